@@ -1,0 +1,48 @@
+//! Per-CPU counters of what the BPF programs could not do, and of what they did.
+
+/// Index of each counter in the per-CPU array `STATS`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stat {
+    /// `tcp_send_reset` fired.
+    Sent,
+    /// `tcp_receive_reset` fired.
+    Received,
+    /// `tcp_receive_reset` fired for data on a closed receiving side: no RST had come.
+    NotReceived,
+    /// A reset's detail was lost because the ring was full.
+    LostReset,
+    /// A close of a reset socket was lost because the ring was full.
+    LostClosed,
+    /// The `SOCKETS` map was full.
+    SocketsFull,
+    /// The `HISTORY` map refused an insertion.
+    HistoryFailed,
+    /// A read of kernel memory failed.
+    ReadFailed,
+    /// The kernel stack could not be taken.
+    StackFailed,
+}
+
+impl Stat {
+    /// Every counter, in the order of its index.
+    pub const ALL: [Self; 9] = [
+        Self::Sent,
+        Self::Received,
+        Self::NotReceived,
+        Self::LostReset,
+        Self::LostClosed,
+        Self::SocketsFull,
+        Self::HistoryFailed,
+        Self::ReadFailed,
+        Self::StackFailed,
+    ];
+
+    /// The counter's index in the map.
+    pub const fn index(self) -> u32 {
+        self as u32
+    }
+}
+
+/// Entries of the per-CPU array.
+pub const STAT_COUNT: u32 = Stat::ALL.len() as u32;

@@ -1,0 +1,613 @@
+//! The vocabulary of the user-space side: a reset as it travels from `decode` to the sinks.
+//!
+//! Plain values without behaviour beyond naming and printing themselves. Nothing here reads the
+//! system, and nothing on the way of a common event allocates.
+
+use std::{
+    fmt::{self, Write as _},
+    net::IpAddr,
+    sync::Arc,
+};
+
+/// Which way the RST went, seen from this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// This host sent it.
+    Sent,
+    /// This host received it.
+    Received,
+}
+
+impl Direction {
+    /// The name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Received => "received",
+        }
+    }
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// IPv4-mapped IPv6 addresses stand as IPv4.
+    pub addr: IpAddr,
+    /// In host byte order.
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.addr {
+            IpAddr::V4(addr) => write!(f, "{addr}:{}", self.port),
+            IpAddr::V6(addr) => write!(f, "[{addr}]:{}", self.port),
+        }
+    }
+}
+
+/// TCP states with the kernel's numbers (`include/net/tcp_states.h`, unchanged from 5.10 to 7.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "the names are RFC 9293's")]
+pub enum TcpState {
+    Established = 1,
+    SynSent = 2,
+    SynRecv = 3,
+    FinWait1 = 4,
+    FinWait2 = 5,
+    TimeWait = 6,
+    Close = 7,
+    CloseWait = 8,
+    LastAck = 9,
+    Listen = 10,
+    Closing = 11,
+    NewSynRecv = 12,
+}
+
+impl TcpState {
+    /// The state with the kernel's number `number`.
+    pub const fn from_kernel(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Established,
+            2 => Self::SynSent,
+            3 => Self::SynRecv,
+            4 => Self::FinWait1,
+            5 => Self::FinWait2,
+            6 => Self::TimeWait,
+            7 => Self::Close,
+            8 => Self::CloseWait,
+            9 => Self::LastAck,
+            10 => Self::Listen,
+            11 => Self::Closing,
+            12 => Self::NewSynRecv,
+            _ => return None,
+        })
+    }
+
+    /// The kernel's name without `TCP_`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Established => "ESTABLISHED",
+            Self::SynSent => "SYN_SENT",
+            Self::SynRecv => "SYN_RECV",
+            Self::FinWait1 => "FIN_WAIT1",
+            Self::FinWait2 => "FIN_WAIT2",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+            Self::CloseWait => "CLOSE_WAIT",
+            Self::LastAck => "LAST_ACK",
+            Self::Listen => "LISTEN",
+            Self::Closing => "CLOSING",
+            Self::NewSynRecv => "NEW_SYN_RECV",
+        }
+    }
+}
+
+/// The kernel's reason for a reset (`enum sk_rst_reason`). The numbers differ between kernels, so
+/// they become names through the running kernel's BTF; a name that rstwatch does not know is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are the kernel's")]
+pub enum Reason {
+    NotSpecified,
+    NoSocket,
+    InvalidAckSequence,
+    Paws,
+    TooOldAck,
+    AckUnsentData,
+    Flags,
+    OldAck,
+    AbortOnData,
+    TimewaitSocket,
+    InvalidSyn,
+    AbortOnClose,
+    AbortOnLinger,
+    AbortOnMemory,
+    State,
+    KeepaliveTimeout,
+    DisconnectWithData,
+    /// Any other name, `MPTCP_RST_*` among them.
+    Other(&'static str),
+}
+
+/// Names without `SK_RST_REASON_`, as they stand in `include/net/rstreason.h`.
+const REASON_NAMES: [(Reason, &str); 17] = [
+    (Reason::NotSpecified, "NOT_SPECIFIED"),
+    (Reason::NoSocket, "NO_SOCKET"),
+    (Reason::InvalidAckSequence, "TCP_INVALID_ACK_SEQUENCE"),
+    (Reason::Paws, "TCP_RFC7323_PAWS"),
+    (Reason::TooOldAck, "TCP_TOO_OLD_ACK"),
+    (Reason::AckUnsentData, "TCP_ACK_UNSENT_DATA"),
+    (Reason::Flags, "TCP_FLAGS"),
+    (Reason::OldAck, "TCP_OLD_ACK"),
+    (Reason::AbortOnData, "TCP_ABORT_ON_DATA"),
+    (Reason::TimewaitSocket, "TCP_TIMEWAIT_SOCKET"),
+    (Reason::InvalidSyn, "INVALID_SYN"),
+    (Reason::AbortOnClose, "TCP_ABORT_ON_CLOSE"),
+    (Reason::AbortOnLinger, "TCP_ABORT_ON_LINGER"),
+    (Reason::AbortOnMemory, "TCP_ABORT_ON_MEMORY"),
+    (Reason::State, "TCP_STATE"),
+    (Reason::KeepaliveTimeout, "TCP_KEEPALIVE_TIMEOUT"),
+    (Reason::DisconnectWithData, "TCP_DISCONNECT_WITH_DATA"),
+];
+
+impl Reason {
+    /// The reason of this name (without `SK_RST_REASON_`), when rstwatch knows it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        REASON_NAMES
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map(|(reason, _)| *reason)
+    }
+
+    /// The kernel's name without `SK_RST_REASON_`.
+    pub fn name(self) -> &'static str {
+        if let Self::Other(name) = self {
+            return name;
+        }
+        REASON_NAMES
+            .iter()
+            .find(|(reason, _)| *reason == self)
+            .map_or("NOT_SPECIFIED", |(_, name)| name)
+    }
+}
+
+/// A TCP header's flag byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// FIN.
+    pub const FIN: u8 = 0x01;
+    /// SYN.
+    pub const SYN: u8 = 0x02;
+    /// RST.
+    pub const RST: u8 = 0x04;
+    /// PSH.
+    pub const PSH: u8 = 0x08;
+    /// ACK.
+    pub const ACK: u8 = 0x10;
+
+    /// Whether every flag of `mask` is set.
+    pub const fn has(self, mask: u8) -> bool {
+        self.0 & mask == mask
+    }
+}
+
+impl fmt::Display for TcpFlags {
+    /// The set flags' names from FIN upwards, joined by `|`: `SYN|ACK`; `none` when none is set.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
+        let mut first = true;
+        for (bit, name) in NAMES.iter().enumerate() {
+            if self.0 & (1 << bit) != 0 {
+                if !first {
+                    f.write_char('|')?;
+                }
+                f.write_str(name)?;
+                first = false;
+            }
+        }
+        if first { f.write_str("none") } else { Ok(()) }
+    }
+}
+
+/// The segment that drew a reset from this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its flags.
+    pub flags: TcpFlags,
+    /// Its sequence number.
+    pub seq: u32,
+    /// Its acknowledgement number.
+    pub ack: u32,
+    /// Its payload in bytes.
+    pub payload: u32,
+    /// Its window field, unscaled.
+    pub window: u16,
+    /// Its IPv4 time to live or IPv6 hop limit, as it arrived.
+    pub ttl: u8,
+}
+
+/// A process's name: at most 15 bytes, of which any may be anything. Prints with control
+/// characters, quotes-breaking bytes and invalid UTF-8 escaped.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Comm([u8; rstwatch_common::COMM_LEN]);
+
+impl Comm {
+    /// From the kernel's NUL-padded bytes.
+    pub const fn from_kernel(bytes: [u8; rstwatch_common::COMM_LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// From text; what does not fit is cut.
+    pub fn from_text(text: &[u8]) -> Self {
+        let mut bytes = [0; rstwatch_common::COMM_LEN];
+        let len = text.len().min(rstwatch_common::COMM_LEN - 1);
+        bytes[..len].copy_from_slice(&text[..len]);
+        Self(bytes)
+    }
+
+    /// The bytes before the first NUL.
+    pub fn as_bytes(&self) -> &[u8] {
+        let end = self.0.iter().position(|&b| b == 0).unwrap_or(self.0.len());
+        &self.0[..end]
+    }
+}
+
+impl fmt::Display for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Escaped(self.as_bytes()))
+    }
+}
+
+impl fmt::Debug for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// Bytes from another process, printed so that no control character reaches a terminal: control
+/// characters (C0, DEL, C1, and the Unicode marks that reorder text) and bytes that are not UTF-8
+/// become `\x..` or `\u{..}`, a backslash becomes `\\`.
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What nearly every name is: printed as it stands.
+        if self
+            .0
+            .iter()
+            .all(|b| (b' '..=b'~').contains(b) && *b != b'\\')
+            && let Ok(text) = std::str::from_utf8(self.0)
+        {
+            return f.write_str(text);
+        }
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '\\' => f.write_str("\\\\")?,
+                    '\n' => f.write_str("\\n")?,
+                    '\t' => f.write_str("\\t")?,
+                    c if c.is_control() && u32::from(c) < 0x80 => {
+                        write!(f, "\\x{:02x}", u32::from(c))?;
+                    }
+                    c if c.is_control() || reorders_text(c) => {
+                        write!(f, "\\u{{{:x}}}", u32::from(c))?;
+                    }
+                    c => f.write_char(c)?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bidirectional marks and line separators, which can make a terminal show something else than
+/// what is there.
+fn reorders_text(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// How an owner is known; `owner.via` in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// It called `connect()`.
+    Connect,
+    /// It called `listen()`.
+    Listen,
+    /// It closed the socket.
+    Close,
+    /// It was running in a context that is proven to be its own.
+    Current,
+    /// It held the socket when rstwatch started.
+    Snapshot,
+    /// It was found among the open files of `/proc`.
+    Procfs,
+    /// It listens on the port that the connection was made to: less sure.
+    Listener,
+}
+
+impl Via {
+    /// The name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Listen => "listen",
+            Self::Close => "close",
+            Self::Current => "current",
+            Self::Snapshot => "snapshot",
+            Self::Procfs => "procfs",
+            Self::Listener => "listener",
+        }
+    }
+}
+
+/// A process, identified by PID and start time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Process id.
+    pub pid: u32,
+    /// When it started, in nanoseconds of `CLOCK_BOOTTIME`; `None` when unknown.
+    pub start_ns: Option<u64>,
+    /// Its name.
+    pub comm: Comm,
+    /// Real user id.
+    pub uid: Option<u32>,
+    /// Path of its executable, when it could be read while the process lived.
+    pub exe: Option<Arc<str>>,
+}
+
+/// Whose socket it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The process.
+    pub process: Process,
+    /// How that is known.
+    pub via: Via,
+    /// Every process that holds the socket, when more than one does; else empty.
+    pub holders: Vec<u32>,
+}
+
+/// Who pulled the trigger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// The process.
+    pub process: Process,
+    /// The thread.
+    pub tid: u32,
+    /// Whether it was exiting when it did so.
+    pub exiting: bool,
+    /// The signal that was killing it.
+    pub signal: Option<u8>,
+    /// Whether it is a kernel thread: never an application.
+    pub kernel_thread: bool,
+}
+
+/// Where the owner lives on this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Path of its cgroup.
+    pub cgroup: Option<Arc<str>>,
+    /// Its systemd unit.
+    pub unit: Option<Arc<str>>,
+    /// Id of its container.
+    pub container: Option<Arc<str>>,
+}
+
+/// What made this host send a reset, or that it received one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// A segment arrived that is answered with a RST.
+    Segment,
+    /// The host reset the connection of its own accord.
+    Active {
+        /// What the kernel was doing.
+        path: Path,
+        /// Whose context it ran in.
+        context: Context,
+    },
+    /// A RST arrived.
+    Received,
+}
+
+/// What the kernel was doing when it reset a connection of its own accord, read from its stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// `close()`, or the end of the process (`__tcp_close`).
+    Close,
+    /// `connect(AF_UNSPEC)` (`tcp_disconnect` without close).
+    Disconnect,
+    /// A listener was closed with connections in its queue (`inet_csk_listen_stop`).
+    ListenerClose,
+    /// The socket was destroyed from outside (`tcp_abort`): `ss -K`, a BPF program.
+    Destroy,
+    /// The keepalive timer (`tcp_keepalive_timer`).
+    KeepaliveTimer,
+    /// The retransmission or zero-window timer (`tcp_write_timer`).
+    WriteTimer,
+    /// Multipath TCP (`mptcp_*`).
+    Mptcp,
+    /// The stack names none of these, or could not be read.
+    Unknown,
+}
+
+/// Whose context an active reset ran in, read from the kernel's stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Context {
+    /// In a system call or at the end of the running task: `current` did it.
+    Process,
+    /// In a timer or on the receive path: `current` is a bystander.
+    Interrupt,
+    /// Not known: `current` is not believed.
+    Unknown,
+}
+
+/// Evidence from the socket at the moment of the reset. `None` where the kernel does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each its own bit in the kernel"
+)]
+pub struct Socket {
+    /// Nanoseconds since it was first seen.
+    pub age_ns: Option<u64>,
+    /// Nanoseconds since data was last received; `None` when none ever was.
+    pub idle_rx_ns: Option<u64>,
+    /// Nanoseconds since data was last sent; `None` when none ever was.
+    pub idle_tx_ns: Option<u64>,
+    /// Nanoseconds since the last ACK was received.
+    pub idle_ack_ns: Option<u64>,
+    /// Payload bytes sent, retransmissions included.
+    pub bytes_sent: u64,
+    /// Payload bytes received in order.
+    pub bytes_received: u64,
+    /// Bytes received that the application has not read.
+    pub unread: u32,
+    /// Bytes sent that the peer has not acknowledged.
+    pub unacked: u32,
+    /// `SO_LINGER`: seconds, when it is on.
+    pub linger_s: Option<u64>,
+    /// `TCP_LINGER2` negative: do not wait in FIN_WAIT2.
+    pub no_fin_wait2: bool,
+    /// `SO_KEEPALIVE` is on.
+    pub keepalive: bool,
+    /// Keepalive or window probes without an answer.
+    pub probes_out: u8,
+    /// `TCP_KEEPCNT`, when set on the socket.
+    pub keepalive_probes: Option<u8>,
+    /// `TCP_USER_TIMEOUT` in milliseconds, when set.
+    pub user_timeout_ms: Option<u32>,
+    /// Pending error (errno); 0: none.
+    pub error: u32,
+    /// The receiving side is shut down.
+    pub rcv_shutdown: bool,
+    /// The sending side is shut down.
+    pub send_shutdown: bool,
+    /// No process holds it any more.
+    pub orphan: bool,
+    /// A process, or the kernel, holds it (it has a `struct socket`).
+    pub held: bool,
+    /// It is the kernel's own.
+    pub kernel_owned: bool,
+    /// It is a subflow of a multipath TCP connection.
+    pub mptcp: bool,
+    /// Connections waiting to be accepted, and their limit, for a listener.
+    pub backlog: Option<(u32, u32)>,
+    /// Retransmitted segments over its life.
+    pub total_retrans: u32,
+    /// Inode of its file; 0: none.
+    pub inode: u64,
+}
+
+/// What is known of a connection that had been closed before the segment came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// Nanoseconds since its process closed it; `None` when it was not seen to.
+    pub closed_ago_ns: Option<u64>,
+    /// The state it was closed in.
+    pub state: Option<TcpState>,
+}
+
+/// A reset, with all that is known about it but its cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Nanoseconds since the Unix epoch.
+    pub time_ns: u64,
+    /// Sent or received.
+    pub direction: Direction,
+    /// This host's end.
+    pub local: Endpoint,
+    /// The other end.
+    pub remote: Endpoint,
+    /// Inode of the network namespace.
+    pub netns: Option<u32>,
+    /// The state before the reset; `None` without a socket, or when it was not seen.
+    pub state: Option<TcpState>,
+    /// The kernel's reason.
+    pub reason: Option<Reason>,
+    /// What made the kernel send it.
+    pub trigger: Trigger,
+    /// The segment that drew it.
+    pub segment: Option<Segment>,
+    /// The socket it met or came from; `None` when there is none (TIME_WAIT has none either).
+    pub socket: Option<Socket>,
+    /// State within TIME_WAIT, when the segment met a TIME_WAIT socket: FIN_WAIT2 or TIME_WAIT.
+    pub time_wait: Option<TcpState>,
+    /// What is known of the closed connection that a segment came for.
+    pub past: Option<Past>,
+    /// Whose socket it is.
+    pub owner: Option<Owner>,
+    /// Who pulled the trigger.
+    pub actor: Option<Actor>,
+    /// Where the owner lives.
+    pub place: Option<Arc<Place>>,
+}
+
+impl Event {
+    /// Whether both addresses are IPv4.
+    pub fn is_ipv4(&self) -> bool {
+        self.local.addr.is_ipv4()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_escaped_so_that_no_control_character_is_left() {
+        let cases: [(&[u8], &str); 8] = [
+            (b"nginx", "nginx"),
+            (b"a b", "a b"),
+            (b"a\x1b[31mb", "a\\x1b[31mb"),
+            (b"a\nb\tc", "a\\nb\\tc"),
+            (b"a\\b", "a\\\\b"),
+            (b"\xff\xfe", "\\xff\\xfe"),
+            ("\u{9b}x\u{202e}y".as_bytes(), "\\u{9b}x\\u{202e}y"),
+            ("größe".as_bytes(), "größe"),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(Escaped(bytes).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_ends_at_its_first_nul() {
+        assert_eq!(Comm::from_kernel(*b"sshd\0garbage....").as_bytes(), b"sshd");
+        assert_eq!(
+            Comm::from_text(b"a-name-longer-than-it-may-be").as_bytes(),
+            b"a-name-longer-t"
+        );
+    }
+
+    #[test]
+    fn states_keep_the_kernels_numbers() {
+        for number in 0..=u8::MAX {
+            match TcpState::from_kernel(number) {
+                Some(state) => assert_eq!(state as u8, number),
+                None => assert!(number == 0 || number > 12),
+            }
+        }
+    }
+
+    #[test]
+    fn reasons_are_found_by_their_names() {
+        for (reason, name) in REASON_NAMES {
+            assert_eq!(Reason::from_name(name), Some(reason));
+            assert_eq!(reason.name(), name);
+        }
+        assert_eq!(Reason::from_name("MPTCP_RST_EMPTCP"), None);
+        assert_eq!(Reason::Other("MPTCP_RST_EMPTCP").name(), "MPTCP_RST_EMPTCP");
+    }
+
+    #[test]
+    fn flags_are_named() {
+        assert_eq!(TcpFlags(0x12).to_string(), "SYN|ACK");
+        assert_eq!(TcpFlags(0).to_string(), "none");
+    }
+}

@@ -1,0 +1,11 @@
+//! rstwatch: traces TCP resets, and says whose they are, why they happened and how sure that is.
+//!
+//! The data flows one way, one module a stage:
+//!
+//! ```text
+//! hook (BPF) -> ring -> decode -> owner -> cause -> filter -> sink
+//! ```
+//!
+//! `docs/ARCHITECTURE.md` walks through the house room by room.
+
+pub mod event;
