@@ -153,8 +153,9 @@ pub const fn bit_entry(offset: u16, bit: u16) -> u16 {
 pub struct Features {
     /// 1: `tcp_send_reset` passes a reason as its third argument (6.10 and later).
     pub send_reset_reason: u8,
-    /// 1: report errors of the BPF side through the log map (`--bpf-log`).
-    pub log: u8,
+    /// 1: `bpf_get_current_task_btf` exists (5.11 and later), so that the running task's fields can
+    /// be read without a helper call each.
+    pub current_task_btf: u8,
 }
 
 #[cfg(feature = "user")]

@@ -45,10 +45,8 @@ plain_data! {
 pub const HAS_SEGMENT: u8 = 1;
 /// [`Reset::flags`]: the kernel gave a reason.
 pub const HAS_REASON: u8 = 2;
-/// [`Reset::flags`]: the addresses are IPv4 (mapped).
-pub const IS_IPV4: u8 = 4;
-/// [`Reset::flags`]: a read of kernel memory failed; fields may be zero that were not.
-pub const READ_FAILED: u8 = 8;
+/// [`Reset::flags`]: a read of the segment failed; its fields and the tuple are zero.
+pub const READ_FAILED: u8 = 4;
 
 plain_data! {
     /// What every reset has.
@@ -75,7 +73,7 @@ plain_data! {
         pub state: u8,
         /// `tw_substate` of a TIME_WAIT socket; 0 otherwise.
         pub substate: u8,
-        /// `HAS_*`, `IS_*` and `READ_FAILED` bits.
+        /// `HAS_*` and `READ_FAILED` bits.
         pub flags: u8,
         /// Zero.
         pub pad: u8,
@@ -108,10 +106,8 @@ plain_data! {
 pub const SOCK_HELD: u8 = 1;
 /// [`SocketFacts::flags`]: the kernel itself owns the socket (`sk_kern_sock`).
 pub const SOCK_KERNEL: u8 = 2;
-/// [`SocketFacts::flags`]: the TCP fields are valid (`bpf_skc_to_tcp_sock` gave a socket).
-pub const SOCK_TCP_VALID: u8 = 4;
 /// [`SocketFacts::flags`]: a subflow of a multipath TCP connection.
-pub const SOCK_MPTCP: u8 = 8;
+pub const SOCK_MPTCP: u8 = 4;
 
 /// Bit of `sk_flags`: no process holds the socket any more (`SOCK_DEAD`, `include/net/sock.h`).
 pub const SK_FLAG_DEAD: u32 = 1 << 0;

@@ -8,4 +8,6 @@
 //!
 //! `docs/ARCHITECTURE.md` walks through the house room by room.
 
+pub mod clock;
+pub mod decode;
 pub mod event;

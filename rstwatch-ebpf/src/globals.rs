@@ -1,0 +1,56 @@
+//! What user space tells the programs before they are loaded. Read-only: the verifier takes the
+//! values for constants, and removes the code that they switch off.
+
+use aya_ebpf::Global;
+use rstwatch_common::layout::{ABSENT, Features, Layout};
+
+/// Where the running kernel keeps its fields.
+#[unsafe(no_mangle)]
+pub static LAYOUT: Global<Layout> = Global::new(Layout::EMPTY);
+
+/// What the running kernel can do.
+#[unsafe(no_mangle)]
+pub static FEATURES: Global<Features> = Global::new(Features {
+    send_reset_reason: 0,
+    current_task_btf: 0,
+});
+
+/// The offset of one field of [`Layout`], [`ABSENT`] when the kernel has none.
+macro_rules! offset_of_field {
+    ($field:ident) => {
+        $crate::globals::layout_entry::<
+            { core::mem::offset_of!(rstwatch_common::layout::Layout, $field) },
+        >()
+    };
+}
+pub(crate) use offset_of_field;
+
+/// The entry at byte `AT` of [`LAYOUT`]; for [`offset_of_field`] only. It reads that entry alone:
+/// loading the whole structure would copy it to the stack.
+#[inline(always)]
+pub fn layout_entry<const AT: usize>() -> u16 {
+    const { assert!(AT < size_of::<Layout>()) };
+    let layout = (&raw const LAYOUT).cast::<u16>();
+    // SAFETY: `Global<Layout>` is a transparent wrapper of an initialised `Layout`, which is made
+    // of `u16`, and `AT` lies in it. Volatile, because user space changes the value after
+    // compilation.
+    unsafe { core::ptr::read_volatile(layout.byte_add(AT)) }
+}
+
+/// Whether a field of this offset exists.
+#[inline(always)]
+pub fn present(offset: u16) -> bool {
+    offset != ABSENT
+}
+
+/// Whether `tcp_send_reset` passes a reason.
+#[inline(always)]
+pub fn has_reason() -> bool {
+    FEATURES.load().send_reset_reason != 0
+}
+
+/// Whether `bpf_get_current_task_btf` may be called.
+#[inline(always)]
+pub fn has_current_task_btf() -> bool {
+    FEATURES.load().current_task_btf != 0
+}

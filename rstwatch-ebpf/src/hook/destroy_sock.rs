@@ -1,0 +1,71 @@
+//! `tcp_destroy_sock`: what was known of a socket moves to the history; and whoever closes a socket
+//! that had been reset in its hands is its owner.
+
+use aya_ebpf::EbpfContext;
+use rstwatch_common::{
+    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, Tuple},
+    record::{Closed, KIND_CLOSED},
+    stats::Stat,
+};
+
+use super::{NO_WAKEUP, fill_header, lost};
+use crate::{
+    maps,
+    memory::{KernelPtr, Memory},
+    socket, task,
+};
+
+/// The hook. `sock` is a full TCP socket in CLOSE.
+#[inline(always)]
+pub fn destroy_sock<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
+    if sock.is_null() {
+        return;
+    }
+    let Some(entry) = maps::socket(sock as u64) else {
+        return;
+    };
+    // SAFETY: the map gave the pointer; a socket is destroyed once.
+    let (marks, closed_ns) = unsafe { ((*entry).marks, (*entry).closed_ns) };
+    if marks & MARK_AWAIT_CLOSE != 0 {
+        report_closer::<M, C>(ctx, sock as u64);
+    }
+    if closed_ns != 0 || marks & MARK_MAYBE_DATA != 0 {
+        let mut tuple = Tuple {
+            local: [0; 16],
+            remote: [0; 16],
+            local_port: 0,
+            remote_port: 0,
+            netns: 0,
+        };
+        // SAFETY: the hook's socket is full and not null; `tuple` is ours.
+        unsafe {
+            let tcp = M::tcp_sock(sock);
+            if !tcp.is_null() {
+                socket::fill_tuple::<M>(&raw mut tuple, sock, tcp);
+            }
+        }
+        // A listener has no remote port, nor has a socket after `tcp_disconnect`, whose connection
+        // was remembered when it was aborted.
+        if tuple.remote_port != 0 {
+            maps::remember_past(ctx, &tuple, entry);
+        }
+    }
+    maps::forget(sock as u64);
+}
+
+/// Tells user space who closed a reset socket. After a reset the kernel destroys a socket that a
+/// process holds only in that process's `close()` (`__tcp_close`, `net/ipv4/tcp.c`, 5.10 to 7.2).
+#[inline(always)]
+fn report_closer<M: Memory, C: EbpfContext>(ctx: &C, sock: u64) {
+    let Some(mut slot) = maps::EVENTS.reserve::<Closed>(0) else {
+        lost(ctx, Stat::LostClosed);
+        return;
+    };
+    let record = slot.as_mut_ptr();
+    // SAFETY: the ring gave room for a whole record; every field is written.
+    unsafe {
+        fill_header(&raw mut (*record).header, KIND_CLOSED, sock);
+        task::fill_current::<M>(&raw mut (*record).closer);
+    }
+    slot.submit(NO_WAKEUP);
+}

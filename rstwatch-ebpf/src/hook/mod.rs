@@ -1,0 +1,73 @@
+//! What each tracepoint does: a file a hook.
+
+mod destroy_sock;
+mod receive_reset;
+mod send_reset;
+mod set_state;
+
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_log_ebpf::warn;
+use rstwatch_common::{
+    entry::SocketEntry,
+    record::{Header, LAYOUT_VERSION},
+    stats::Stat,
+};
+
+pub use self::{
+    destroy_sock::destroy_sock, receive_reset::receive_reset, send_reset::send_reset,
+    set_state::set_state,
+};
+use crate::maps;
+
+/// TCP states (`include/net/tcp_states.h`, unchanged from 5.10 to 7.2).
+mod state {
+    pub(super) const ESTABLISHED: u8 = 1;
+    pub(super) const SYN_SENT: u8 = 2;
+    pub(super) const SYN_RECV: u8 = 3;
+    pub(super) const FIN_WAIT1: u8 = 4;
+    pub(super) const FIN_WAIT2: u8 = 5;
+    pub(super) const TIME_WAIT: u8 = 6;
+    pub(super) const CLOSE: u8 = 7;
+    pub(super) const CLOSE_WAIT: u8 = 8;
+    pub(super) const LAST_ACK: u8 = 9;
+    pub(super) const LISTEN: u8 = 10;
+    pub(super) const CLOSING: u8 = 11;
+    pub(super) const NEW_SYN_RECV: u8 = 12;
+}
+
+/// Submit without waking the reader: it looks by itself, and a wake-up an event would cost more
+/// than the event (`BPF_RB_NO_WAKEUP`).
+const NO_WAKEUP: u64 = 1;
+
+/// # Safety
+///
+/// `header` must be valid for writes.
+#[inline(always)]
+unsafe fn fill_header(header: *mut Header, kind: u16, sock: u64) {
+    // SAFETY: the caller's promise; the helpers take no pointers.
+    unsafe {
+        (*header).kind = kind;
+        (*header).version = LAYOUT_VERSION;
+        (*header).cpu = bpf_get_smp_processor_id();
+        (*header).time_ns = bpf_ktime_get_ns();
+        (*header).sock = sock;
+    }
+}
+
+/// Copies what is known of a socket into a record.
+///
+/// # Safety
+///
+/// `to` must be valid for writes; `from` valid for reads.
+#[inline(always)]
+unsafe fn copy_entry(to: *mut SocketEntry, from: *const SocketEntry) {
+    // SAFETY: the caller's promise. The types are the same.
+    unsafe { *to = *from };
+}
+
+/// Counts a reset whose detail found no room in the ring.
+#[inline(always)]
+fn lost<C: aya_ebpf::EbpfContext>(ctx: &C, stat: Stat) {
+    maps::count(stat);
+    warn!(ctx, "the ring is full");
+}

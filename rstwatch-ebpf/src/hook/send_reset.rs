@@ -1,0 +1,285 @@
+//! `tcp_send_reset`: this host sends a RST, in answer to a segment or of its own accord.
+
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_stack};
+use rstwatch_common::{
+    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry, VIA_NONE},
+    record::{
+        ActiveReset, HAS_REASON, KIND_ACTIVE_RESET, KIND_LATE_RESET, KIND_SEGMENT_RESET,
+        KIND_SOCKET_RESET, LateReset, Reset, STACK_FRAMES, SegmentReset, SocketReset,
+    },
+    stats::Stat,
+};
+
+use super::{
+    NO_WAKEUP, copy_entry, fill_header, lost,
+    state::{LISTEN, NEW_SYN_RECV, TIME_WAIT},
+};
+use crate::{
+    globals::offset_of_field,
+    maps,
+    memory::{KernelPtr, Memory, read_if_present},
+    segment, socket, task,
+};
+
+/// TCP flag bits SYN and ACK.
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// The hook. `sock` is null, a TIME_WAIT socket or a full one; `skb` is the segment, null when the
+/// host resets of its own accord; `reason` is the kernel's, on 6.10 and later.
+#[inline(always)]
+pub fn send_reset<M: Memory, C: EbpfContext>(
+    ctx: &C,
+    sock: KernelPtr,
+    skb: KernelPtr,
+    reason: Option<u32>,
+) {
+    maps::count(Stat::Sent);
+    if sock.is_null() {
+        if !skb.is_null() {
+            without_socket::<M, C>(ctx, sock, skb, reason, 0);
+        }
+        return;
+    }
+    // SAFETY: the hook's socket is not null.
+    let state = unsafe { socket::state::<M>(sock) };
+    if state == TIME_WAIT || state == NEW_SYN_RECV {
+        if !skb.is_null() {
+            without_socket::<M, C>(ctx, sock, skb, reason, state);
+        }
+        return;
+    }
+    // SAFETY: as above.
+    let tcp = unsafe { M::tcp_sock(sock) };
+    if tcp.is_null() {
+        return;
+    }
+    if skb.is_null() {
+        active::<M, C>(ctx, sock, tcp, reason, state);
+    } else {
+        answer::<M, C>(ctx, sock, tcp, skb, reason, state);
+    }
+}
+
+/// A segment met no socket, or one in TIME_WAIT, of which only the common part may be read.
+#[inline(always)]
+fn without_socket<M: Memory, C: EbpfContext>(
+    ctx: &C,
+    sock: KernelPtr,
+    skb: KernelPtr,
+    reason: Option<u32>,
+    state: u8,
+) {
+    let Some(mut slot) = maps::EVENTS.reserve::<SegmentReset>(0) else {
+        lost(ctx, Stat::LostReset);
+        return;
+    };
+    let record = slot.as_mut_ptr();
+    // SAFETY: the ring gave room for a whole record; every field is written. The hook's `skb` is
+    // not null, and neither is its `sock` where the state says so.
+    unsafe {
+        let reset = &raw mut (*record).reset;
+        fill_reset::<M>(reset, sock as u64, skb, reason, state);
+        (*reset).tuple.netns = if state == TIME_WAIT {
+            (*reset).substate = read_if_present::<M, u8>(sock, offset_of_field!(tw_substate));
+            socket::netns::<M>(sock)
+        } else {
+            segment::netns::<M>(skb)
+        };
+        (*reset).header.kind = KIND_SEGMENT_RESET;
+        // The common case, a connect to a closed port, has no past.
+        if (*reset).tcp_flags & (SYN | ACK) == SYN {
+            slot.submit(NO_WAKEUP);
+            return;
+        }
+        let tuple = (*reset).tuple;
+        let Some(past) = maps::past(&tuple) else {
+            slot.submit(NO_WAKEUP);
+            return;
+        };
+        let Some(mut late) = maps::EVENTS.reserve::<LateReset>(0) else {
+            // The short record tells less, but loses nothing that was counted.
+            slot.submit(NO_WAKEUP);
+            return;
+        };
+        let to = late.as_mut_ptr();
+        (*to).reset = *reset;
+        (*to).reset.header.kind = KIND_LATE_RESET;
+        copy_entry(&raw mut (*to).past, past);
+        late.submit(NO_WAKEUP);
+        slot.discard(NO_WAKEUP);
+    }
+}
+
+/// A segment met a full socket and is answered with a RST.
+#[inline(always)]
+fn answer<M: Memory, C: EbpfContext>(
+    ctx: &C,
+    sock: KernelPtr,
+    tcp: KernelPtr,
+    skb: KernelPtr,
+    reason: Option<u32>,
+    state: u8,
+) {
+    let Some(mut slot) = maps::EVENTS.reserve::<SocketReset>(0) else {
+        lost(ctx, Stat::LostReset);
+        return;
+    };
+    let record = slot.as_mut_ptr();
+    // SAFETY: the ring gave room for a whole record; every field is written. The hook's pointers
+    // are not null.
+    unsafe {
+        let reset = &raw mut (*record).reset;
+        fill_reset::<M>(reset, sock as u64, skb, reason, state);
+        (*reset).header.kind = KIND_SOCKET_RESET;
+        (*reset).tuple.netns = socket::netns::<M>(sock);
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp);
+        let mut entry = mark::<M, C>(ctx, sock, state);
+        if entry.is_none() {
+            // A reset orphan is destroyed before its RST goes out: then the history knows it.
+            let tuple = (*reset).tuple;
+            entry = maps::past(&tuple);
+        }
+        match entry {
+            Some(entry) => {
+                if (*entry).marks & MARK_MAYBE_DATA != 0 {
+                    // This is the RST for which `tcp_receive_reset` fired: none had come.
+                    maps::count(Stat::NotReceived);
+                }
+                copy_entry(&raw mut (*record).entry, entry);
+                (*entry).marks &= !MARK_MAYBE_DATA;
+            }
+            None => (*record).entry = SocketEntry::EMPTY,
+        }
+    }
+    slot.submit(NO_WAKEUP);
+}
+
+/// The host resets a connection of its own accord.
+#[inline(always)]
+fn active<M: Memory, C: EbpfContext>(
+    ctx: &C,
+    sock: KernelPtr,
+    tcp: KernelPtr,
+    reason: Option<u32>,
+    state: u8,
+) {
+    let Some(mut slot) = maps::EVENTS.reserve::<ActiveReset>(0) else {
+        lost(ctx, Stat::LostReset);
+        return;
+    };
+    let record = slot.as_mut_ptr();
+    // SAFETY: the ring gave room for a whole record; every field is written. The hook's socket is
+    // not null.
+    unsafe {
+        let reset = &raw mut (*record).reset;
+        fill_header(&raw mut (*reset).header, KIND_ACTIVE_RESET, sock as u64);
+        (*reset).flags = 0;
+        segment::clear(reset);
+        socket::fill_tuple::<M>(&raw mut (*reset).tuple, sock, tcp);
+        fill_reason(reset, reason);
+        (*reset).state = state;
+        (*reset).substate = 0;
+        (*reset).pad = 0;
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp);
+        match mark::<M, C>(ctx, sock, state) {
+            Some(entry) => copy_entry(&raw mut (*record).entry, entry),
+            None => (*record).entry = SocketEntry::EMPTY,
+        }
+        task::fill_current::<M>(&raw mut (*record).current);
+        let stack = &raw mut (*record).stack;
+        let taken = bpf_get_stack(
+            ctx.as_ptr(),
+            stack.cast(),
+            size_of::<[u64; STACK_FRAMES]>() as u32,
+            0,
+        );
+        let frames = if taken < 0 {
+            maps::count(Stat::StackFailed);
+            0
+        } else {
+            taken as usize / 8
+        };
+        for index in 0..STACK_FRAMES {
+            if index >= frames {
+                (*stack)[index] = 0;
+            }
+        }
+    }
+    slot.submit(NO_WAKEUP);
+}
+
+/// # Safety
+///
+/// `reset` must be valid for writes, `skb` be a non-null `sk_buff` argument of the hook.
+#[inline(always)]
+unsafe fn fill_reset<M: Memory>(
+    reset: *mut Reset,
+    sock: u64,
+    skb: KernelPtr,
+    reason: Option<u32>,
+    state: u8,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        fill_header(&raw mut (*reset).header, KIND_SOCKET_RESET, sock);
+        (*reset).flags = 0;
+        fill_reason(reset, reason);
+        segment::fill::<M>(reset, skb);
+        (*reset).state = state;
+        (*reset).substate = 0;
+        (*reset).pad = 0;
+    }
+}
+
+/// # Safety
+///
+/// `reset` must be valid for writes.
+#[inline(always)]
+unsafe fn fill_reason(reset: *mut Reset, reason: Option<u32>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match reason {
+            Some(reason) => {
+                (*reset).reason = reason;
+                (*reset).flags |= HAS_REASON;
+            }
+            None => (*reset).reason = 0,
+        }
+    }
+}
+
+/// Notes the reset. A socket that a process holds and that has no owner yet gets one when that
+/// process closes it. Gives the entry, when there is one now.
+#[inline(always)]
+fn mark<M: Memory, C: EbpfContext>(
+    ctx: &C,
+    sock: KernelPtr,
+    state: u8,
+) -> Option<*mut SocketEntry> {
+    // SAFETY: the hook's socket is full and not null.
+    let held = unsafe { socket::is_held::<M>(sock) };
+    if let Some(entry) = maps::socket(sock as u64) {
+        // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
+        unsafe {
+            if state != LISTEN {
+                (*entry).marks |= MARK_RESET;
+                if held && (*entry).via == VIA_NONE {
+                    (*entry).marks |= MARK_AWAIT_CLOSE;
+                }
+            }
+        }
+        return Some(entry);
+    }
+    // A listener outlives the resets that it draws.
+    if !held || state == LISTEN {
+        return None;
+    }
+    let mut entry = SocketEntry::EMPTY;
+    entry.marks = MARK_RESET | MARK_AWAIT_CLOSE;
+    entry.prev_state = state;
+    if !maps::remember(ctx, sock as u64, &entry) {
+        return None;
+    }
+    maps::socket(sock as u64)
+}

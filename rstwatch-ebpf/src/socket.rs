@@ -1,0 +1,238 @@
+//! Reading a socket: its connection, its namespace and the fields that serve as evidence.
+
+use aya_ebpf::helpers::bpf_jiffies64;
+use rstwatch_common::{
+    entry::Tuple,
+    layout::bit_position,
+    record::{SK_FLAG_DEAD, SOCK_HELD, SOCK_KERNEL, SOCK_MPTCP, SocketFacts},
+};
+
+use crate::{
+    globals::{offset_of_field, present},
+    memory::{KernelPtr, Memory, probe, read_if_present},
+    segment::set_ipv4,
+};
+
+const AF_INET: u16 = 2;
+const IPPROTO_TCP: u16 = 6;
+
+/// `sk_shutdown`: no more is received.
+pub const RCV_SHUTDOWN: u8 = 1;
+/// `sk_shutdown`: neither is anything sent; what `close()` sets first (`__tcp_close`).
+pub const SHUTDOWN_MASK: u8 = 3;
+
+/// Whether it is a TCP socket: other protocols share `inet_sock_set_state`.
+///
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook.
+#[inline(always)]
+pub unsafe fn is_tcp<M: Memory>(sock: KernelPtr) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { M::read::<u16>(sock, offset_of_field!(sk_protocol)) == IPPROTO_TCP }
+}
+
+/// `sk_state`.
+///
+/// # Safety
+///
+/// `sock` must be a non-null socket argument of the hook, full or not.
+#[inline(always)]
+pub unsafe fn state<M: Memory>(sock: KernelPtr) -> u8 {
+    // SAFETY: the caller's promise.
+    unsafe { M::read(sock, offset_of_field!(skc_state)) }
+}
+
+/// The inode of the socket's network namespace.
+///
+/// # Safety
+///
+/// `sock` must be a non-null socket argument of the hook, full or not.
+#[inline(always)]
+pub unsafe fn netns<M: Memory>(sock: KernelPtr) -> u32 {
+    // SAFETY: the caller's promise; the second pointer comes from the first.
+    unsafe {
+        let net = M::read::<u64>(sock, offset_of_field!(skc_net)) as KernelPtr;
+        if net.is_null() {
+            return 0;
+        }
+        M::read(net, offset_of_field!(net_inum))
+    }
+}
+
+/// The socket's connection. The ports are right after the change to CLOSE too, when `skc_num` is
+/// already 0 (`inet_put_port`), but the remote one is 0 after `tcp_disconnect`.
+///
+/// # Safety
+///
+/// `tuple` must be valid for writes, `sock` be a non-null full socket argument of the hook and
+/// `tcp` its `tcp_sock`.
+#[inline(always)]
+pub unsafe fn fill_tuple<M: Memory>(tuple: *mut Tuple, sock: KernelPtr, tcp: KernelPtr) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*tuple).netns = netns::<M>(sock);
+        (*tuple).local_port = u16::from_be(M::read(tcp, offset_of_field!(inet_sport)));
+        (*tuple).remote_port = u16::from_be(M::read(sock, offset_of_field!(skc_dport)));
+        if M::read::<u16>(sock, offset_of_field!(skc_family)) == AF_INET {
+            set_ipv4(&raw mut (*tuple).local, M::read(sock, offset_of_field!(skc_rcv_saddr)));
+            set_ipv4(&raw mut (*tuple).remote, M::read(sock, offset_of_field!(skc_daddr)));
+        } else {
+            copy_ipv6::<M>(&raw mut (*tuple).local, sock, offset_of_field!(skc_v6_rcv_saddr));
+            copy_ipv6::<M>(&raw mut (*tuple).remote, sock, offset_of_field!(skc_v6_daddr));
+        }
+    }
+}
+
+/// # Safety
+///
+/// `to` must be valid for writes and aligned to 8 bytes; `offset` that of an `in6_addr` in `sock`.
+#[inline(always)]
+unsafe fn copy_ipv6<M: Memory>(to: *mut [u8; 16], sock: KernelPtr, offset: u16) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let words = to.cast::<[u64; 2]>();
+        (*words)[0] = M::read(sock, offset);
+        (*words)[1] = M::read(sock, offset + 8);
+    }
+}
+
+/// `sk_shutdown`.
+///
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook.
+#[inline(always)]
+pub unsafe fn shutdown<M: Memory>(sock: KernelPtr) -> u8 {
+    // SAFETY: the caller's promise.
+    unsafe { M::read(sock, offset_of_field!(sk_shutdown)) }
+}
+
+/// Whether a process, or the kernel, holds the socket: it has a `struct socket` and is not dead.
+///
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook.
+#[inline(always)]
+pub unsafe fn is_held<M: Memory>(sock: KernelPtr) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { M::read::<u64>(sock, offset_of_field!(sk_socket)) != 0 }
+}
+
+/// Whether this change to CLOSE is the doing of `close()`: `__tcp_close` sets both halves of
+/// `sk_shutdown` before it changes the state, while the socket is still held and has no error; a
+/// RST or a timeout sets the error first (`tcp_reset`, `tcp_write_err`), and `shutdown()` never
+/// leads from a connected state to CLOSE. `__tcp_close` runs in the context of whoever dropped the
+/// last reference. (`net/ipv4/tcp.c`, 5.10 to 7.2.)
+///
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook.
+#[inline(always)]
+pub unsafe fn is_closing<M: Memory>(sock: KernelPtr) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        shutdown::<M>(sock) == SHUTDOWN_MASK
+            && M::read::<u32>(sock, offset_of_field!(sk_err)) == 0
+            && is_held::<M>(sock)
+    }
+}
+
+/// Fills in the evidence.
+///
+/// # Safety
+///
+/// `facts` must be valid for writes, `sock` be a non-null full socket argument of the hook and
+/// `tcp` its `tcp_sock`.
+#[inline(always)]
+pub unsafe fn fill_facts<M: Memory>(facts: *mut SocketFacts, sock: KernelPtr, tcp: KernelPtr) {
+    // SAFETY: the caller's promise; the offsets are those of `tcp_sock` and what it embeds, or of
+    // `sock`.
+    unsafe {
+        (*facts).inode = inode::<M>(sock);
+        (*facts).bytes_received = read_if_present::<M, _>(tcp, offset_of_field!(bytes_received));
+        (*facts).bytes_acked = read_if_present::<M, _>(tcp, offset_of_field!(bytes_acked));
+        (*facts).bytes_sent = read_if_present::<M, _>(tcp, offset_of_field!(bytes_sent));
+        (*facts).linger_jiffies = read_if_present::<M, _>(sock, offset_of_field!(sk_lingertime));
+        (*facts).cookie = M::read(sock, offset_of_field!(skc_cookie));
+        (*facts).now_jiffies = bpf_jiffies64() as u32;
+        (*facts).last_sent = read_if_present::<M, _>(tcp, offset_of_field!(lsndtime));
+        (*facts).last_ack = read_if_present::<M, _>(tcp, offset_of_field!(rcv_tstamp));
+        (*facts).last_received = read_if_present::<M, _>(tcp, offset_of_field!(lrcvtime));
+        (*facts).rcv_nxt = M::read(tcp, offset_of_field!(rcv_nxt));
+        (*facts).copied_seq = M::read(tcp, offset_of_field!(copied_seq));
+        (*facts).snd_una = M::read(tcp, offset_of_field!(snd_una));
+        (*facts).snd_nxt = M::read(tcp, offset_of_field!(snd_nxt));
+        (*facts).write_seq = M::read(tcp, offset_of_field!(write_seq));
+        let sk_flags = M::read::<u64>(sock, offset_of_field!(skc_flags)) as u32;
+        (*facts).sk_flags = sk_flags;
+        (*facts).sk_err = M::read(sock, offset_of_field!(sk_err));
+        (*facts).uid = M::read(sock, offset_of_field!(sk_uid));
+        (*facts).linger2 = read_if_present::<M, _>(tcp, offset_of_field!(linger2));
+        (*facts).user_timeout_ms =
+            read_if_present::<M, _>(tcp, offset_of_field!(icsk_user_timeout));
+        (*facts).keepalive_idle = read_if_present::<M, _>(tcp, offset_of_field!(keepalive_time));
+        (*facts).keepalive_interval =
+            read_if_present::<M, _>(tcp, offset_of_field!(keepalive_intvl));
+        (*facts).ack_backlog = read_if_present::<M, _>(sock, offset_of_field!(sk_ack_backlog));
+        (*facts).max_ack_backlog =
+            read_if_present::<M, _>(sock, offset_of_field!(sk_max_ack_backlog));
+        (*facts).srtt_us8 = read_if_present::<M, _>(tcp, offset_of_field!(srtt_us));
+        (*facts).total_retrans = read_if_present::<M, _>(tcp, offset_of_field!(total_retrans));
+        (*facts).probes_out = read_if_present::<M, _>(tcp, offset_of_field!(icsk_probes_out));
+        (*facts).retransmits = read_if_present::<M, _>(tcp, offset_of_field!(icsk_retransmits));
+        (*facts).shutdown = shutdown::<M>(sock);
+        (*facts).keepalive_probes =
+            read_if_present::<M, _>(tcp, offset_of_field!(keepalive_probes));
+        let mut flags = 0;
+        if is_held::<M>(sock) && sk_flags & SK_FLAG_DEAD == 0 {
+            flags |= SOCK_HELD;
+        }
+        if is_kernel_owned::<M>(sock) {
+            flags |= SOCK_KERNEL;
+        }
+        if read_if_present::<M, u8>(tcp, offset_of_field!(is_mptcp)) != 0 {
+            flags |= SOCK_MPTCP;
+        }
+        (*facts).flags = flags;
+        (*facts).pad = [0; 3];
+    }
+}
+
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook.
+#[inline(always)]
+unsafe fn is_kernel_owned<M: Memory>(sock: KernelPtr) -> bool {
+    let entry = offset_of_field!(sk_kern_sock);
+    if !present(entry) {
+        return false;
+    }
+    let (offset, mask) = bit_position(entry);
+    // SAFETY: the caller's promise.
+    unsafe { M::read::<u8>(sock, offset) & mask != 0 }
+}
+
+/// The inode of the socket's file; 0 when it has none.
+///
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook.
+#[inline(always)]
+unsafe fn inode<M: Memory>(sock: KernelPtr) -> u64 {
+    // SAFETY: the caller's promise. `struct socket` begins `struct socket_alloc`, whose inode lies
+    // beyond the type that the verifier knows the pointer by: hence the helper.
+    unsafe {
+        if present(offset_of_field!(sk_ino)) {
+            return M::read(sock, offset_of_field!(sk_ino));
+        }
+        let socket = M::read::<u64>(sock, offset_of_field!(sk_socket)) as KernelPtr;
+        if socket.is_null() {
+            return 0;
+        }
+        probe(
+            socket.wrapping_add(offset_of_field!(socket_inode) as usize),
+            offset_of_field!(i_ino),
+        )
+    }
+}

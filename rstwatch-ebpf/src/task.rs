@@ -1,0 +1,51 @@
+//! Reading the running task. Whether it has anything to do with a reset is not decided here.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
+use rstwatch_common::{COMM_LEN, entry::Task};
+
+use crate::{
+    globals::{has_current_task_btf, offset_of_field},
+    memory::{KernelPtr, Memory, Probe},
+};
+
+/// Fills `task` with the running task: ids of the thread and its group, and what tells the process
+/// from another one with the same PID.
+///
+/// # Safety
+///
+/// `task` must be valid for writes.
+#[inline(always)]
+pub unsafe fn fill_current<M: Memory>(task: *mut Task) {
+    // Typed reads need `bpf_get_current_task_btf`, which 5.10 lacks.
+    if M::DIRECT && has_current_task_btf() {
+        // SAFETY: the caller's promise; the pointer is the running task.
+        unsafe { fill::<M>(task, M::current_task()) }
+    } else {
+        // SAFETY: as above.
+        unsafe { fill::<Probe>(task, Probe::current_task()) }
+    }
+}
+
+/// # Safety
+///
+/// `task` must be valid for writes, `current` be the running task as `M` reads it.
+#[inline(always)]
+unsafe fn fill<M: Memory>(task: *mut Task, current: KernelPtr) {
+    let ids = bpf_get_current_pid_tgid();
+    // SAFETY: the caller's promise; the offsets are those of `task_struct`.
+    unsafe {
+        let leader: u64 = M::read(current, offset_of_field!(task_group_leader));
+        let leader = leader as KernelPtr;
+        (*task).pid = (ids >> 32) as u32;
+        (*task).tid = ids as u32;
+        (*task).uid = bpf_get_current_uid_gid() as u32;
+        (*task).flags = M::read(current, offset_of_field!(task_flags));
+        (*task).exit_code = M::read(current, offset_of_field!(task_exit_code));
+        (*task).pad = 0;
+        (*task).start_ns = M::read(leader, offset_of_field!(task_start_boottime));
+        let comm = offset_of_field!(task_comm);
+        let halves = (&raw mut (*task).comm).cast::<[u64; COMM_LEN / 8]>();
+        (*halves)[0] = M::read(leader, comm);
+        (*halves)[1] = M::read(leader, comm + 8);
+    }
+}

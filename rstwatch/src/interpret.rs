@@ -1,0 +1,342 @@
+//! From records to events: names for numbers, ages for stamps, processes for tasks.
+//!
+//! What follows from one record alone is decided here, whose `current` is believed among it. What
+//! takes a second record, or the rest of the system, is for `owner`.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use rstwatch_common::{
+    entry::{
+        MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, PF_EXITING, PF_KTHREAD, SocketEntry, Task, Tuple,
+        VIA_CLOSE, VIA_CONNECT, VIA_LISTEN,
+    },
+    record::{
+        ActiveReset, HAS_REASON, HAS_SEGMENT, Reset, SK_FLAG_DEAD, SK_FLAG_KEEPOPEN,
+        SK_FLAG_LINGER, SOCK_HELD, SOCK_KERNEL, SOCK_MPTCP, SocketFacts, SocketReset,
+    },
+};
+
+use crate::{
+    clock::Clock,
+    decode::Record,
+    event::{
+        Actor, Comm, Context, Direction, Endpoint, Event, Owner, Past, Path, Process, Segment,
+        Socket, TcpFlags, TcpState, Trigger, Via,
+    },
+    kernel::{reasons::Reasons, stack::Stacks},
+};
+
+/// `sk_shutdown` bits (`include/net/sock.h`).
+const RCV_SHUTDOWN: u8 = 1;
+const SEND_SHUTDOWN: u8 = 2;
+
+/// What the running kernel means by its numbers.
+#[derive(Debug)]
+pub struct Interpreter {
+    /// Its clocks.
+    pub clock: Clock,
+    /// Its reset reasons.
+    pub reasons: Reasons,
+    /// Its functions.
+    pub stacks: Stacks,
+}
+
+/// A record's meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// A reset.
+    Reset(Sighting),
+    /// A process closed a socket that had been reset.
+    Closed {
+        /// The socket's kernel address.
+        sock: u64,
+        /// Who closed it; `None` when a kernel thread did, which is never an owner.
+        closer: Option<Process>,
+    },
+}
+
+/// A reset, and what may still be learnt about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// The reset as far as it is known.
+    pub event: Event,
+    /// The socket's kernel address; 0: none.
+    pub sock: u64,
+    /// When the hook ran, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub monotonic_ns: u64,
+    /// A process holds the socket and its close will tell who.
+    pub await_close: bool,
+    /// It may turn out that no RST came: see [`MARK_MAYBE_DATA`].
+    pub maybe_data: bool,
+}
+
+impl Interpreter {
+    /// What a record means.
+    pub fn interpret(&self, record: Record<'_>) -> Observation {
+        match record {
+            Record::Segment(record) => {
+                let mut sighting = self.sighting(&record.reset, Direction::Sent, Trigger::Segment);
+                without_socket(&mut sighting.event, &record.reset);
+                Observation::Reset(sighting)
+            }
+            Record::Late(record) => {
+                let mut sighting = self.sighting(&record.reset, Direction::Sent, Trigger::Segment);
+                without_socket(&mut sighting.event, &record.reset);
+                let event = &mut sighting.event;
+                event.past = Some(past(&record.reset, &record.past));
+                event.owner = owner(&record.past);
+                event.actor = actor(&record.past.closer);
+                Observation::Reset(sighting)
+            }
+            Record::Answer(record) => {
+                let mut sighting =
+                    self.with_socket(record, Direction::Sent, Trigger::Segment);
+                sighting.event.actor = actor(&record.entry.closer);
+                Observation::Reset(sighting)
+            }
+            Record::Active(record) => Observation::Reset(self.active(record)),
+            Record::Received(record) => {
+                let mut sighting = self.with_socket(record, Direction::Received, Trigger::Received);
+                sighting.maybe_data = record.entry.marks & MARK_MAYBE_DATA != 0;
+                Observation::Reset(sighting)
+            }
+            Record::Closed(record) => Observation::Closed {
+                sock: record.header.sock,
+                closer: (record.closer.flags & PF_KTHREAD == 0).then(|| process(&record.closer)),
+            },
+        }
+    }
+
+    fn active(&self, record: &ActiveReset) -> Sighting {
+        let (path, context) = self.stacks.classify(&record.stack);
+        let whole = SocketReset {
+            reset: record.reset,
+            socket: record.socket,
+            entry: record.entry,
+        };
+        let mut sighting =
+            self.with_socket(&whole, Direction::Sent, Trigger::Active { path, context });
+        let event = &mut sighting.event;
+        if context == Context::Process {
+            event.actor = actor(&record.current);
+            // The closer of a socket is its owner. Whoever destroys it from outside is not, and
+            // whoever closes a listener did not hold the connections in its queue.
+            let holds_it = matches!(path, Path::Close | Path::Disconnect);
+            if event.owner.is_none() && holds_it && record.current.flags & PF_KTHREAD == 0 {
+                event.owner = Some(Owner {
+                    process: process(&record.current),
+                    via: if path == Path::Close {
+                        Via::Close
+                    } else {
+                        Via::Current
+                    },
+                    holders: Vec::new(),
+                });
+                sighting.await_close = false;
+            }
+        }
+        sighting
+    }
+
+    fn with_socket(
+        &self,
+        record: &SocketReset,
+        direction: Direction,
+        trigger: Trigger,
+    ) -> Sighting {
+        let mut sighting = self.sighting(&record.reset, direction, trigger);
+        let entry = &record.entry;
+        let event = &mut sighting.event;
+        event.state = state_before(record);
+        event.owner = owner(entry);
+        event.socket = Some(self.socket(&record.socket, entry, &record.reset, event.state));
+        sighting.await_close = event.owner.is_none() && entry.marks & MARK_AWAIT_CLOSE != 0;
+        sighting
+    }
+
+    fn sighting(&self, reset: &Reset, direction: Direction, trigger: Trigger) -> Sighting {
+        let (local, remote) = endpoints(&reset.tuple);
+        let event = Event {
+            time_ns: self.clock.wall_ns(reset.header.time_ns),
+            direction,
+            local,
+            remote,
+            netns: (reset.tuple.netns != 0).then_some(reset.tuple.netns),
+            state: None,
+            reason: (reset.flags & HAS_REASON != 0)
+                .then(|| self.reasons.get(reset.reason))
+                .flatten(),
+            trigger,
+            segment: (reset.flags & HAS_SEGMENT != 0).then_some(Segment {
+                flags: TcpFlags(reset.tcp_flags),
+                seq: reset.seq,
+                ack: reset.ack,
+                payload: reset.payload,
+                window: reset.window,
+                ttl: reset.ttl,
+            }),
+            socket: None,
+            time_wait: None,
+            past: None,
+            owner: None,
+            actor: None,
+            place: None,
+        };
+        Sighting {
+            event,
+            sock: reset.header.sock,
+            monotonic_ns: reset.header.time_ns,
+            await_close: false,
+            maybe_data: false,
+        }
+    }
+
+    fn socket(
+        &self,
+        facts: &SocketFacts,
+        entry: &SocketEntry,
+        reset: &Reset,
+        state: Option<TcpState>,
+    ) -> Socket {
+        let clock = &self.clock;
+        let listens = state == Some(TcpState::Listen);
+        let ago = |then| clock.jiffies_ago_ns(facts.now_jiffies, then);
+        // `lsndtime` and `icsk_ack.lrcvtime` are set when the connection is made, before any data.
+        let idle_rx_ns = (facts.bytes_received > 0).then(|| ago(facts.last_received)).flatten();
+        let idle_tx_ns = (facts.bytes_sent > 0).then(|| ago(facts.last_sent)).flatten();
+        // A received FIN and a sent SYN or FIN take a sequence number each without being data.
+        let fin_received = matches!(
+            state,
+            Some(TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::TimeWait)
+        );
+        Socket {
+            age_ns: (entry.born_ns != 0)
+                .then(|| reset.header.time_ns.saturating_sub(entry.born_ns)),
+            idle_rx_ns,
+            idle_tx_ns,
+            idle_ack_ns: ago(facts.last_ack),
+            bytes_sent: facts.bytes_sent,
+            bytes_received: facts.bytes_received,
+            unread: if listens {
+                0
+            } else {
+                distance(facts.copied_seq, facts.rcv_nxt).saturating_sub(u32::from(fin_received))
+            },
+            unacked: unacked(facts, state),
+            linger_s: (facts.sk_flags & SK_FLAG_LINGER != 0)
+                .then(|| clock.jiffies_ns(facts.linger_jiffies) / 1_000_000_000),
+            no_fin_wait2: facts.linger2 < 0,
+            keepalive: facts.sk_flags & SK_FLAG_KEEPOPEN != 0,
+            probes_out: facts.probes_out,
+            keepalive_probes: (facts.keepalive_probes != 0).then_some(facts.keepalive_probes),
+            user_timeout_ms: (facts.user_timeout_ms != 0).then_some(facts.user_timeout_ms),
+            error: facts.sk_err,
+            rcv_shutdown: facts.shutdown & RCV_SHUTDOWN != 0,
+            send_shutdown: facts.shutdown & SEND_SHUTDOWN != 0,
+            orphan: facts.sk_flags & SK_FLAG_DEAD != 0,
+            held: facts.flags & SOCK_HELD != 0,
+            kernel_owned: facts.flags & SOCK_KERNEL != 0,
+            mptcp: facts.flags & SOCK_MPTCP != 0,
+            backlog: listens.then_some((facts.ack_backlog, facts.max_ack_backlog)),
+            total_retrans: facts.total_retrans,
+            inode: facts.inode,
+        }
+    }
+}
+
+/// What TIME_WAIT says, for a segment without a full socket.
+fn without_socket(event: &mut Event, reset: &Reset) {
+    event.state = TcpState::from_kernel(reset.state);
+    event.time_wait = TcpState::from_kernel(reset.substate);
+}
+
+/// The state before the reset: an abort has changed it to CLOSE before the hook runs.
+fn state_before(record: &SocketReset) -> Option<TcpState> {
+    match TcpState::from_kernel(record.reset.state) {
+        Some(TcpState::Close) => TcpState::from_kernel(record.entry.prev_state),
+        state => state,
+    }
+}
+
+fn past(reset: &Reset, entry: &SocketEntry) -> Past {
+    Past {
+        closed_ago_ns: (entry.closed_ns != 0)
+            .then(|| reset.header.time_ns.saturating_sub(entry.closed_ns)),
+        state: TcpState::from_kernel(entry.prev_state),
+    }
+}
+
+fn owner(entry: &SocketEntry) -> Option<Owner> {
+    let via = match entry.via {
+        VIA_CONNECT => Via::Connect,
+        VIA_LISTEN => Via::Listen,
+        VIA_CLOSE => Via::Close,
+        _ => return None,
+    };
+    // A kernel thread's sockets belong to the kernel.
+    (entry.owner.is_known() && entry.owner.flags & PF_KTHREAD == 0).then(|| Owner {
+        process: process(&entry.owner),
+        via,
+        holders: Vec::new(),
+    })
+}
+
+fn actor(task: &Task) -> Option<Actor> {
+    let signal = (task.exit_code & 0x7f) as u8;
+    let exiting = task.flags & PF_EXITING != 0;
+    task.is_known().then(|| Actor {
+        process: process(task),
+        tid: task.tid,
+        exiting,
+        // The exit code is set before the task's files are closed (`do_exit`, `kernel/exit.c`).
+        signal: (exiting && signal != 0).then_some(signal),
+        kernel_thread: task.flags & PF_KTHREAD != 0,
+    })
+}
+
+/// The process of a task that a hook recorded.
+fn process(task: &Task) -> Process {
+    Process {
+        pid: task.pid,
+        start_ns: (task.start_ns != 0).then_some(task.start_ns),
+        comm: Comm::from_kernel(task.comm),
+        uid: Some(task.uid),
+        exe: None,
+    }
+}
+
+fn endpoints(tuple: &Tuple) -> (Endpoint, Endpoint) {
+    let end = |addr: [u8; 16], port| Endpoint {
+        addr: match Ipv6Addr::from(addr) {
+            v6 if v6.to_ipv4_mapped().is_none() => IpAddr::V6(v6),
+            v6 => v6.to_canonical(),
+        },
+        port,
+    };
+    (
+        end(tuple.local, tuple.local_port),
+        end(tuple.remote, tuple.remote_port),
+    )
+}
+
+/// Bytes that were sent and not acknowledged.
+fn unacked(facts: &SocketFacts, state: Option<TcpState>) -> u32 {
+    match state {
+        Some(TcpState::Listen) => 0,
+        // The SYN is in flight, and no data can be but in TCP Fast Open.
+        Some(TcpState::SynSent | TcpState::SynRecv) => {
+            distance(facts.snd_una, facts.snd_nxt).saturating_sub(1)
+        }
+        // So may be the FIN.
+        Some(TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing) => {
+            distance(facts.snd_una, facts.snd_nxt).saturating_sub(1)
+        }
+        _ => distance(facts.snd_una, facts.snd_nxt),
+    }
+}
+
+/// Sequence numbers from `from` to `to`; 0 when `to` is behind.
+fn distance(from: u32, to: u32) -> u32 {
+    let distance = to.wrapping_sub(from);
+    if distance < 1 << 31 { distance } else { 0 }
+}

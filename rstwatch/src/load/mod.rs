@@ -1,0 +1,221 @@
+//! Loading the BPF programs and attaching them: as BTF tracepoints, else as raw tracepoints.
+//!
+//! What must be there first is checked in [`preflight`], so that the usual reasons for a failure
+//! are said in a sentence with the remedy. Reading what the programs send is for `ring`.
+
+pub mod preflight;
+
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{MapData, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, Program, ProgramError, RawTracePoint},
+};
+use nix::{
+    libc::RLIM_INFINITY,
+    sys::resource::{Resource, setrlimit},
+};
+use rstwatch_common::{
+    layout::{Features, Layout},
+    stats::Stat,
+};
+
+use crate::{bpf_object, load::preflight::StartError};
+
+/// The tracepoints, in the order of attachment: those that learn owners come before those that
+/// need them, and a socket's end before its beginning, so that nothing learnt is left behind.
+pub const HOOKS: [&str; 4] = [
+    "tcp_destroy_sock",
+    "inet_sock_set_state",
+    "tcp_receive_reset",
+    "tcp_send_reset",
+];
+
+/// How a hook was attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// BTF tracepoint: typed reads.
+    Btf,
+    /// Raw tracepoint: reads through a helper.
+    Raw,
+}
+
+/// What to load with.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The running kernel's structures.
+    pub layout: Layout,
+    /// What the running kernel can do.
+    pub features: Features,
+    /// Size of the ring buffer in bytes: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Whether the BPF programs log their errors.
+    pub log: bool,
+    /// Attach as raw tracepoints even where BTF tracepoints work.
+    pub force_raw: bool,
+}
+
+/// The loaded and attached programs. Dropping it detaches and unloads all of them.
+#[derive(Debug)]
+pub struct Tracer {
+    ebpf: Ebpf,
+    stats: PerCpuArray<MapData, u64>,
+    /// How each of [`HOOKS`] was attached.
+    pub means: [Means; HOOKS.len()],
+}
+
+impl Tracer {
+    /// Loads and attaches everything. Returns the tracer and the ring to read from.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; the error says what, and what to do.
+    pub fn start(settings: &Settings) -> Result<(Self, RingBuf<MapData>), StartError> {
+        if bpf_object::is_stub() {
+            return Err(StartError::Stub);
+        }
+        raise_memlock_limit();
+        let log_level = u8::from(settings.log) * u8::MAX;
+        let mut ebpf = EbpfLoader::new()
+            // There are no CO-RE relocations to make.
+            .btf(None)
+            .override_global("LAYOUT", &settings.layout, true)
+            .override_global("FEATURES", &settings.features, true)
+            .override_global("AYA_LOG_LEVEL", &log_level, false)
+            .map_max_entries("EVENTS", settings.ring_bytes)
+            .load(bpf_object::OBJECT)
+            .map_err(StartError::from_ebpf)?;
+        let btf = Btf::from_sys_fs().ok();
+        let mut means = [Means::Raw; HOOKS.len()];
+        for (hook, means) in HOOKS.iter().zip(&mut means) {
+            *means = attach(&mut ebpf, btf.as_ref(), hook, settings.force_raw)?;
+        }
+        let ring = take_map(&mut ebpf, "EVENTS")?;
+        let stats = take_map(&mut ebpf, "STATS")?;
+        Ok((Self { ebpf, stats, means }, ring))
+    }
+
+    /// The loaded object, for the BPF side's log.
+    pub const fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// A counter's sum over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn stat(&self, stat: Stat) -> anyhow::Result<u64> {
+        let values = self.stats.get(&stat.index(), 0)?;
+        Ok(values.iter().sum())
+    }
+
+    /// How often the kernel skipped `tcp_send_reset` and `tcp_receive_reset` programs, because they
+    /// would have interrupted themselves on the same CPU: resets that were not even counted. `None`
+    /// before 5.12, which does not tell.
+    pub fn skipped(&self) -> Option<u64> {
+        let mut sum = None;
+        for hook in &HOOKS[2..] {
+            for kind in ["btf", "raw"] {
+                let fd = match self.ebpf.program(&format!("{kind}_{hook}")) {
+                    Some(Program::BtfTracePoint(program)) => program.fd(),
+                    Some(Program::RawTracePoint(program)) => program.fd(),
+                    _ => continue,
+                };
+                // The other of the two kinds is not loaded.
+                let Ok(fd) = fd else { continue };
+                let fd = fd.as_fd().as_raw_fd();
+                let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+                sum = Some(sum.unwrap_or(0) + parse_misses(&info)?);
+            }
+        }
+        sum
+    }
+
+    /// Stops tracing; the counters stay readable.
+    pub fn detach(&mut self) {
+        for (_, program) in self.ebpf.programs_mut() {
+            // One that is not loaded has nothing to unload.
+            let _ = match program {
+                Program::BtfTracePoint(program) => program.unload(),
+                Program::RawTracePoint(program) => program.unload(),
+                _ => Ok(()),
+            };
+        }
+    }
+}
+
+/// `recursion_misses` in a program's `/proc/PID/fdinfo` (`bpf_prog_show_fdinfo`, 5.12 and later).
+fn parse_misses(fdinfo: &str) -> Option<u64> {
+    fdinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn take_map<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, StartError> {
+    ebpf.take_map(name)
+        .and_then(|map| T::try_from(map).ok())
+        .ok_or_else(|| StartError::Object(format!("it has no map {name}")))
+}
+
+fn attach(
+    ebpf: &mut Ebpf,
+    btf: Option<&Btf>,
+    hook: &'static str,
+    force_raw: bool,
+) -> Result<Means, StartError> {
+    let refusal = match btf {
+        Some(btf) if !force_raw => match attach_btf(ebpf, btf, hook) {
+            Ok(()) => return Ok(Means::Btf),
+            Err(refusal) => Some(refusal),
+        },
+        _ => None,
+    };
+    // When both are refused, the first refusal tells more: the raw form asks less of the kernel.
+    attach_raw(ebpf, hook)
+        .map(|()| Means::Raw)
+        .map_err(|error| StartError::from_program(hook, refusal.unwrap_or(error)))
+}
+
+fn attach_btf(ebpf: &mut Ebpf, btf: &Btf, hook: &str) -> Result<(), ProgramError> {
+    let program: &mut BtfTracePoint = program(ebpf, &format!("btf_{hook}"))?.try_into()?;
+    program.load(hook, btf)?;
+    program.attach()?;
+    Ok(())
+}
+
+fn attach_raw(ebpf: &mut Ebpf, hook: &str) -> Result<(), ProgramError> {
+    let program: &mut RawTracePoint = program(ebpf, &format!("raw_{hook}"))?.try_into()?;
+    program.load()?;
+    program.attach(hook)?;
+    Ok(())
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, ProgramError> {
+    ebpf.program_mut(name)
+        .ok_or_else(|| ProgramError::InvalidName {
+            name: name.to_owned(),
+        })
+}
+
+/// Lifts the limit that kernels before 5.11 put on the memory of maps. Newer ones account it to
+/// the cgroup, and need none of this: so a refusal is not an error here.
+fn raise_memlock_limit() {
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misses_are_read_from_a_programs_fdinfo() {
+        let info = "pos:\t0\nprog_type:\t26\nrun_cnt:\t7\nrecursion_misses:\t3\n";
+        assert_eq!(parse_misses(info), Some(3));
+        assert_eq!(parse_misses("pos:\t0\n"), None);
+    }
+}

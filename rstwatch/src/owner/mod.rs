@@ -1,0 +1,271 @@
+//! Whose socket it was: joins resets with what tells the owner later than the reset itself.
+//!
+//! The kernel side names the owner of a socket that connected, listened or closed. For the others
+//! there are, in this order, what existed before the start (the [`snapshot`](procfs)), the process
+//! that closes the reset socket a moment later, and a search of `/proc`. An owner that none of them
+//! gives stays unknown: it is never guessed.
+//!
+//! [`Owners`] is a state machine without I/O: time, found processes and the question whether a
+//! process still lives come from outside. [`procfs`] does the reading, [`details`] adds what
+//! `/proc` knows about a process, [`place`] reads cgroup paths.
+
+pub mod details;
+pub mod place;
+pub mod procfs;
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::{
+    event::{Direction, Event, Owner, Process, Trigger, Via},
+    interpret::{Observation, Sighting},
+    owner::procfs::Holders,
+};
+
+/// How long a received reset waits for the sign that it was none, in nanoseconds. The two hooks run
+/// in the same softirq, microseconds apart; the rest is for a reader that stops in between.
+const MAYBE_DATA_NS: u64 = 20_000_000;
+
+/// How long an event waits for its socket to be closed, in nanoseconds. An application that is told
+/// of a reset closes the socket at once; one that is busy is found through `/proc`.
+const AWAIT_CLOSE_NS: u64 = 200_000_000;
+
+/// Events that wait at the same time. Beyond, the oldest go on without an owner.
+const MOST_WAITING: usize = 8_192;
+
+/// Tells whether a process is still the one it was.
+pub trait Liveness {
+    /// Whether the process with this PID lives and started when `process` did.
+    fn is_alive(&self, process: &Process) -> bool;
+}
+
+/// What an event waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// Whether a RST had come at all.
+    ForAnswer,
+    /// The close of its socket.
+    ForClose,
+    /// A search of `/proc`.
+    ForSearch,
+}
+
+#[derive(Debug)]
+struct Held {
+    sighting: Sighting,
+    waiting: Waiting,
+    deadline_ns: u64,
+}
+
+/// Joins resets with their owners.
+#[derive(Debug)]
+pub struct Owners<L> {
+    liveness: L,
+    snapshot: Holders,
+    held: HashMap<u64, Vec<Held>>,
+    waiting: usize,
+    /// No event's deadline is earlier.
+    next_deadline_ns: u64,
+    /// Inodes to search for.
+    wanted: BTreeSet<u64>,
+    overflowed: u64,
+}
+
+impl<L: Liveness> Owners<L> {
+    /// With the sockets that processes held at the start.
+    pub fn new(snapshot: Holders, liveness: L) -> Self {
+        Self {
+            liveness,
+            snapshot,
+            held: HashMap::new(),
+            waiting: 0,
+            next_deadline_ns: u64::MAX,
+            wanted: BTreeSet::new(),
+            overflowed: 0,
+        }
+    }
+
+    /// Events that went on without waiting for their owner, because too many waited.
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed
+    }
+
+    /// When [`Self::tick`] has something to do, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub fn next_deadline_ns(&self) -> Option<u64> {
+        (self.waiting > 0).then_some(self.next_deadline_ns)
+    }
+
+    /// Takes in an observation; events that are complete go to `out`.
+    pub fn observe(&mut self, observation: Observation, out: &mut impl FnMut(Event)) {
+        match observation {
+            Observation::Reset(sighting) => {
+                if self.waiting > 0
+                    && sighting.event.direction == Direction::Sent
+                    && sighting.event.trigger == Trigger::Segment
+                {
+                    self.drop_unreceived(sighting.sock);
+                }
+                if sighting.maybe_data {
+                    self.hold(sighting, Waiting::ForAnswer, MAYBE_DATA_NS, out);
+                } else {
+                    self.seek(sighting, out);
+                }
+            }
+            Observation::Closed { sock, closer } => self.closed(sock, closer.as_ref(), out),
+        }
+    }
+
+    /// Moves on what has waited long enough.
+    pub fn tick(&mut self, now_ns: u64, out: &mut impl FnMut(Event)) {
+        if self.waiting == 0 || now_ns < self.next_deadline_ns {
+            return;
+        }
+        let due: Vec<Held> = self.take(|held| held.deadline_ns <= now_ns);
+        for held in due {
+            match held.waiting {
+                Waiting::ForAnswer => self.seek(held.sighting, out),
+                Waiting::ForClose if inode(&held.sighting.event) != 0 => {
+                    self.wanted.insert(inode(&held.sighting.event));
+                    self.hold(held.sighting, Waiting::ForSearch, u64::MAX, out);
+                }
+                Waiting::ForClose | Waiting::ForSearch => out(held.sighting.event),
+            }
+        }
+    }
+
+    /// The inodes to search for, when there are any. The answer goes to [`Self::found`].
+    pub fn take_wanted(&mut self) -> Option<BTreeSet<u64>> {
+        (!self.wanted.is_empty()).then(|| std::mem::take(&mut self.wanted))
+    }
+
+    /// Takes in who holds the sockets of `searched`.
+    pub fn found(
+        &mut self,
+        searched: &BTreeSet<u64>,
+        holders: &Holders,
+        out: &mut impl FnMut(Event),
+    ) {
+        let answered = self.take(|held| {
+            held.waiting == Waiting::ForSearch && searched.contains(&inode(&held.sighting.event))
+        });
+        for mut held in answered {
+            let event = &mut held.sighting.event;
+            event.owner = holders.owner(inode(event), Via::Procfs);
+            out(held.sighting.event);
+        }
+    }
+
+    /// Lets go of everything, with what is known.
+    pub fn finish(&mut self, out: &mut impl FnMut(Event)) {
+        for held in self.take(|_| true) {
+            if held.waiting == Waiting::ForAnswer {
+                // The answer can only be in the ring, which has been read to its end.
+                let mut sighting = held.sighting;
+                sighting.await_close = false;
+                self.seek(sighting, out);
+            } else {
+                out(held.sighting.event);
+            }
+        }
+    }
+
+    /// A received reset for this socket was none: the host's own RST came next.
+    fn drop_unreceived(&mut self, sock: u64) {
+        if let Some(list) = self.held.get_mut(&sock) {
+            let before = list.len();
+            list.retain(|held| held.waiting != Waiting::ForAnswer);
+            self.waiting -= before - list.len();
+            if list.is_empty() {
+                self.held.remove(&sock);
+            }
+        }
+    }
+
+    /// Finds the owner, or holds the event until it can be found.
+    fn seek(&mut self, mut sighting: Sighting, out: &mut impl FnMut(Event)) {
+        let event = &mut sighting.event;
+        let inode = inode(event);
+        if event.owner.is_none() && inode != 0 && !is_kernel_owned(event) {
+            event.owner = self
+                .snapshot
+                .owner(inode, Via::Snapshot)
+                .filter(|owner| self.liveness.is_alive(&owner.process));
+        }
+        if event.owner.is_none() && sighting.await_close && !is_kernel_owned(event) {
+            self.hold(sighting, Waiting::ForClose, AWAIT_CLOSE_NS, out);
+        } else {
+            out(sighting.event);
+        }
+    }
+
+    fn closed(&mut self, sock: u64, closer: Option<&Process>, out: &mut impl FnMut(Event)) {
+        let Some(list) = self.held.remove(&sock) else {
+            return;
+        };
+        self.waiting -= list.len();
+        for mut held in list {
+            if held.sighting.event.owner.is_none() {
+                held.sighting.event.owner = closer.map(|process| Owner {
+                    process: process.clone(),
+                    via: Via::Close,
+                    holders: Vec::new(),
+                });
+            }
+            held.sighting.await_close = false;
+            if held.waiting == Waiting::ForAnswer {
+                // The socket can go before the RST that shows that none was received.
+                self.waiting += 1;
+                self.held.entry(sock).or_default().push(held);
+            } else {
+                out(held.sighting.event);
+            }
+        }
+    }
+
+    fn hold(
+        &mut self,
+        sighting: Sighting,
+        waiting: Waiting,
+        for_ns: u64,
+        out: &mut impl FnMut(Event),
+    ) {
+        if self.waiting >= MOST_WAITING {
+            self.overflowed += 1;
+            out(sighting.event);
+            return;
+        }
+        let deadline_ns = sighting.monotonic_ns.saturating_add(for_ns);
+        self.next_deadline_ns = self.next_deadline_ns.min(deadline_ns);
+        self.waiting += 1;
+        self.held.entry(sighting.sock).or_default().push(Held {
+            sighting,
+            waiting,
+            deadline_ns,
+        });
+    }
+
+    /// Takes out what `which` picks, in the order of time, and sets the next deadline anew.
+    fn take(&mut self, which: impl Fn(&Held) -> bool) -> Vec<Held> {
+        let mut taken = Vec::new();
+        let mut next = u64::MAX;
+        self.held.retain(|_, list| {
+            taken.extend(list.extract_if(.., |held| which(held)));
+            next = list.iter().fold(next, |next, held| next.min(held.deadline_ns));
+            !list.is_empty()
+        });
+        self.waiting -= taken.len();
+        self.next_deadline_ns = next;
+        taken.sort_by_key(|held| held.sighting.monotonic_ns);
+        taken
+    }
+}
+
+fn inode(event: &Event) -> u64 {
+    event.socket.as_ref().map_or(0, |socket| socket.inode)
+}
+
+fn is_kernel_owned(event: &Event) -> bool {
+    event.socket.as_ref().is_some_and(|socket| socket.kernel_owned)
+}
+
+#[cfg(test)]
+mod tests;

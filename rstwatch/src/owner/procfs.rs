@@ -1,0 +1,244 @@
+//! Reading `/proc`: which processes hold which sockets, and whether a process still lives.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    path::Path,
+};
+
+use crate::{
+    event::{Comm, Owner, Process, Via},
+    owner::Liveness,
+};
+
+/// Nanoseconds in a tick of the times in `/proc` (`USER_HZ` is 100 on every architecture that
+/// rstwatch runs on).
+const TICK_NS: u64 = 10_000_000;
+
+/// Which processes hold which sockets, by the inode of the socket's file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holders {
+    by_inode: HashMap<u64, Vec<u32>>,
+    processes: HashMap<u32, Process>,
+}
+
+impl Holders {
+    /// Adds that `process` holds the socket with this inode.
+    pub fn add(&mut self, inode: u64, process: &Process) {
+        let pids = self.by_inode.entry(inode).or_default();
+        if !pids.contains(&process.pid) {
+            pids.push(process.pid);
+        }
+        self.processes
+            .entry(process.pid)
+            .or_insert_with(|| process.clone());
+    }
+
+    /// How many sockets are known.
+    pub fn len(&self) -> usize {
+        self.by_inode.len()
+    }
+
+    /// Whether no socket is known.
+    pub fn is_empty(&self) -> bool {
+        self.by_inode.is_empty()
+    }
+
+    /// The owner of the socket with this inode. Of several holders it is the one that has run the
+    /// longest, from which the others inherited the socket; all are named.
+    pub fn owner(&self, inode: u64, via: Via) -> Option<Owner> {
+        let pids = self.by_inode.get(&inode)?;
+        let process = pids
+            .iter()
+            .filter_map(|pid| self.processes.get(pid))
+            .min_by_key(|process| (process.start_ns, process.pid))?;
+        let mut holders = Vec::new();
+        if pids.len() > 1 {
+            holders.clone_from(pids);
+            holders.sort_unstable();
+        }
+        Some(Owner {
+            process: process.clone(),
+            via,
+            holders,
+        })
+    }
+}
+
+/// Finds who holds the sockets of `wanted`, or, without it, every socket. Processes that go
+/// meanwhile, or that may not be looked at, are passed over.
+pub fn find_holders(wanted: Option<&BTreeSet<u64>>) -> Holders {
+    let mut holders = Holders::default();
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return holders;
+    };
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let inodes = socket_inodes(&entry.path(), wanted);
+        if !inodes.is_empty()
+            && let Some(process) = read_process(pid)
+        {
+            for inode in inodes {
+                holders.add(inode, &process);
+            }
+        }
+    }
+    holders
+}
+
+/// Inodes of the sockets among the open files of the process at `process`.
+fn socket_inodes(process: &Path, wanted: Option<&BTreeSet<u64>>) -> Vec<u64> {
+    let Ok(files) = fs::read_dir(process.join("fd")) else {
+        return Vec::new();
+    };
+    files
+        .flatten()
+        .filter_map(|file| {
+            let target = fs::read_link(file.path()).ok()?;
+            let inode = parse_socket_link(target.to_str()?)?;
+            wanted
+                .is_none_or(|wanted| wanted.contains(&inode))
+                .then_some(inode)
+        })
+        .collect()
+}
+
+/// The inode in the target of a link such as `socket:[12345]`.
+fn parse_socket_link(target: &str) -> Option<u64> {
+    target
+        .strip_prefix("socket:[")?
+        .strip_suffix(']')?
+        .parse()
+        .ok()
+}
+
+/// Name, owner and start of a process; `None` when there is none.
+pub fn read_process(pid: u32) -> Option<Process> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let (comm, start_ticks) = parse_stat(&stat)?;
+    let uid = fs::read_to_string(format!("/proc/{pid}/status"))
+        .ok()
+        .and_then(|status| parse_uid(&status));
+    Some(Process {
+        pid,
+        start_ns: Some(start_ticks.saturating_mul(TICK_NS)),
+        comm: Comm::from_text(comm),
+        uid,
+        exe: None,
+    })
+}
+
+/// Name and start time (in ticks since boot) from `/proc/PID/stat`. The name stands in parentheses
+/// and may hold any byte, parentheses among them: it ends at the last one.
+fn parse_stat(stat: &[u8]) -> Option<(&[u8], u64)> {
+    let open = stat.iter().position(|&byte| byte == b'(')?;
+    let close = stat.iter().rposition(|&byte| byte == b')')?;
+    let comm = stat.get(open + 1..close)?;
+    // The fields from the third on follow; the start time is the 22nd.
+    let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
+    let start = rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?;
+    Some((comm, start))
+}
+
+/// The real user id from `/proc/PID/status`.
+fn parse_uid(status: &str) -> Option<u32> {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))?
+        .split_ascii_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// Asks `/proc`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Procfs;
+
+impl Liveness for Procfs {
+    fn is_alive(&self, process: &Process) -> bool {
+        read_process(process.pid).is_some_and(|now| is_same(&now, process))
+    }
+}
+
+/// Whether two readings are of one process: same PID and same start, as exactly as `/proc` tells.
+pub fn is_same(a: &Process, b: &Process) -> bool {
+    a.pid == b.pid
+        && match (a.start_ns, b.start_ns) {
+            (Some(a), Some(b)) => a / TICK_NS == b / TICK_NS,
+            _ => false,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_name_may_hold_parentheses_and_spaces() {
+        let stat = b"812 (a) (b c) S 1 812 812 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 98765 100 200";
+        assert_eq!(parse_stat(stat), Some((&b"a) (b c"[..], 98_765)));
+        assert_eq!(parse_stat(b"812 (cut"), None);
+        assert_eq!(parse_stat(b""), None);
+        assert_eq!(parse_stat(b") ("), None);
+    }
+
+    #[test]
+    fn only_socket_links_have_inodes() {
+        assert_eq!(parse_socket_link("socket:[42]"), Some(42));
+        assert_eq!(parse_socket_link("pipe:[42]"), None);
+        assert_eq!(parse_socket_link("/tmp/socket:[42]"), None);
+        assert_eq!(parse_socket_link("socket:[x]"), None);
+    }
+
+    #[test]
+    fn this_process_holds_its_own_socket() {
+        let _listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let all = find_holders(None);
+        let mine = std::process::id();
+        let inode = *all
+            .by_inode
+            .iter()
+            .find(|(_, pids)| pids.contains(&mine))
+            .expect("a socket of this process")
+            .0;
+        let again = find_holders(Some(&BTreeSet::from([inode])));
+        let owner = again.owner(inode, Via::Procfs).unwrap();
+        assert_eq!(owner.process.pid, mine);
+        assert!(Procfs.is_alive(&owner.process));
+        assert_eq!(again.len(), 1);
+    }
+
+    #[test]
+    fn a_reused_pid_is_not_the_same_process() {
+        let now = read_process(std::process::id()).unwrap();
+        let mut before = now.clone();
+        before.start_ns = now.start_ns.map(|start| start - TICK_NS);
+        assert!(!Procfs.is_alive(&before));
+        before.start_ns = None;
+        assert!(!Procfs.is_alive(&before));
+    }
+
+    #[test]
+    fn of_several_holders_the_first_started_owns_and_all_are_named() {
+        let process = |pid, start| Process {
+            pid,
+            start_ns: Some(start),
+            comm: Comm::from_text(b"worker"),
+            uid: Some(0),
+            exe: None,
+        };
+        let mut holders = Holders::default();
+        holders.add(7, &process(30, 300));
+        holders.add(7, &process(20, 100));
+        holders.add(8, &process(30, 300));
+        let owner = holders.owner(7, Via::Procfs).unwrap();
+        assert_eq!((owner.process.pid, owner.holders), (20, vec![20, 30]));
+        assert!(holders.owner(8, Via::Procfs).unwrap().holders.is_empty());
+        assert_eq!(holders.owner(9, Via::Procfs), None);
+    }
+}

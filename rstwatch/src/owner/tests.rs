@@ -1,0 +1,276 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::*;
+use crate::event::{Comm, Endpoint, Socket, TcpState};
+
+const MS: u64 = 1_000_000;
+
+struct Alive(bool);
+
+impl Liveness for Alive {
+    fn is_alive(&self, _: &Process) -> bool {
+        self.0
+    }
+}
+
+fn process(pid: u32) -> Process {
+    Process {
+        pid,
+        start_ns: Some(u64::from(pid)),
+        comm: Comm::from_text(b"app"),
+        uid: Some(0),
+        exe: None,
+    }
+}
+
+fn reset(sock: u64, direction: Direction, trigger: Trigger) -> Sighting {
+    let end = |port| Endpoint {
+        addr: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        port,
+    };
+    Sighting {
+        event: Event {
+            time_ns: 0,
+            direction,
+            local: end(1),
+            remote: end(2),
+            netns: None,
+            state: Some(TcpState::Established),
+            reason: None,
+            trigger,
+            segment: None,
+            socket: Some(Socket {
+                inode: 77,
+                held: true,
+                ..Socket::default()
+            }),
+            time_wait: None,
+            past: None,
+            owner: None,
+            actor: None,
+            place: None,
+        },
+        sock,
+        monotonic_ns: 1_000 * MS,
+        await_close: false,
+        maybe_data: false,
+    }
+}
+
+fn received(sock: u64) -> Sighting {
+    reset(sock, Direction::Received, Trigger::Received)
+}
+
+fn waiting(mut sighting: Sighting) -> Observation {
+    sighting.await_close = true;
+    Observation::Reset(sighting)
+}
+
+/// What came out: whether it was sent, and owner's PID and way.
+type Seen = Vec<(Direction, Option<(u32, Via)>)>;
+
+struct Bench {
+    owners: Owners<Alive>,
+    out: Seen,
+}
+
+impl Bench {
+    fn new(snapshot: Holders, alive: bool) -> Self {
+        Self {
+            owners: Owners::new(snapshot, Alive(alive)),
+            out: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, step: impl FnOnce(&mut Owners<Alive>, &mut dyn FnMut(Event))) -> Seen {
+        let out = &mut self.out;
+        step(&mut self.owners, &mut |event: Event| {
+            out.push((
+                event.direction,
+                event.owner.map(|owner| (owner.process.pid, owner.via)),
+            ));
+        });
+        std::mem::take(&mut self.out)
+    }
+
+    fn observe(&mut self, observation: Observation) -> Seen {
+        self.run(|owners, mut out| owners.observe(observation, &mut out))
+    }
+
+    fn tick(&mut self, after_ms: u64) -> Seen {
+        self.run(|owners, mut out| owners.tick((1_000 + after_ms) * MS, &mut out))
+    }
+}
+
+fn bench() -> Bench {
+    Bench::new(Holders::default(), true)
+}
+
+#[test]
+fn the_process_that_closes_the_reset_socket_owns_it() {
+    let mut bench = bench();
+    assert_eq!(bench.observe(waiting(received(5))), vec![]);
+    assert_eq!(
+        bench.observe(Observation::Closed {
+            sock: 6,
+            closer: Some(process(1)),
+        }),
+        vec![]
+    );
+    assert_eq!(
+        bench.observe(Observation::Closed {
+            sock: 5,
+            closer: Some(process(9)),
+        }),
+        vec![(Direction::Received, Some((9, Via::Close)))]
+    );
+    assert_eq!(bench.owners.next_deadline_ns(), None);
+}
+
+#[test]
+fn a_kernel_thread_that_closes_is_no_owner() {
+    let mut bench = bench();
+    bench.observe(waiting(received(5)));
+    assert_eq!(
+        bench.observe(Observation::Closed {
+            sock: 5,
+            closer: None,
+        }),
+        vec![(Direction::Received, None)]
+    );
+}
+
+#[test]
+fn a_process_that_holds_on_is_searched_for_after_200_ms() {
+    let mut bench = bench();
+    bench.observe(waiting(received(5)));
+    assert_eq!(bench.tick(199), vec![]);
+    assert_eq!(bench.owners.take_wanted(), None);
+    assert_eq!(bench.tick(200), vec![]);
+    let wanted = bench.owners.take_wanted().unwrap();
+    assert_eq!(wanted, BTreeSet::from([77]));
+    let mut holders = Holders::default();
+    holders.add(77, &process(4));
+    assert_eq!(
+        bench.run(|owners, mut out| owners.found(&wanted, &holders, &mut out)),
+        vec![(Direction::Received, Some((4, Via::Procfs)))]
+    );
+}
+
+#[test]
+fn a_search_that_finds_nobody_gives_no_owner() {
+    let mut bench = bench();
+    bench.observe(waiting(received(5)));
+    bench.tick(300);
+    let wanted = bench.owners.take_wanted().unwrap();
+    assert_eq!(
+        bench.run(|owners, mut out| owners.found(&wanted, &Holders::default(), &mut out)),
+        vec![(Direction::Received, None)]
+    );
+}
+
+#[test]
+fn what_existed_before_the_start_is_known_while_its_process_lives() {
+    let mut snapshot = Holders::default();
+    snapshot.add(77, &process(3));
+    let mut alive = Bench::new(snapshot.clone(), true);
+    assert_eq!(
+        alive.observe(Observation::Reset(received(5))),
+        vec![(Direction::Received, Some((3, Via::Snapshot)))]
+    );
+    let mut dead = Bench::new(snapshot, false);
+    assert_eq!(
+        dead.observe(Observation::Reset(received(5))),
+        vec![(Direction::Received, None)]
+    );
+}
+
+#[test]
+fn a_received_reset_that_a_sent_one_follows_was_none() {
+    let mut bench = bench();
+    let mut maybe = received(5);
+    maybe.maybe_data = true;
+    assert_eq!(bench.observe(Observation::Reset(maybe.clone())), vec![]);
+    assert_eq!(
+        bench.observe(Observation::Reset(reset(
+            5,
+            Direction::Sent,
+            Trigger::Segment
+        ))),
+        vec![(Direction::Sent, None)]
+    );
+    assert_eq!(bench.tick(1_000), vec![]);
+
+    // On another socket it is not its answer.
+    bench.observe(Observation::Reset(maybe));
+    bench.observe(Observation::Reset(reset(
+        6,
+        Direction::Sent,
+        Trigger::Segment,
+    )));
+    assert_eq!(bench.tick(19), vec![]);
+    assert_eq!(bench.tick(20), vec![(Direction::Received, None)]);
+}
+
+#[test]
+fn a_socket_that_goes_before_its_answer_still_has_none_received() {
+    let mut bench = bench();
+    let mut maybe = received(5);
+    maybe.maybe_data = true;
+    maybe.await_close = true;
+    bench.observe(Observation::Reset(maybe));
+    assert_eq!(
+        bench.observe(Observation::Closed {
+            sock: 5,
+            closer: Some(process(2)),
+        }),
+        vec![]
+    );
+    assert_eq!(
+        bench.observe(Observation::Reset(reset(
+            5,
+            Direction::Sent,
+            Trigger::Segment
+        ))),
+        vec![(Direction::Sent, None)]
+    );
+    assert_eq!(bench.tick(1_000), vec![]);
+}
+
+#[test]
+fn nothing_is_lost_at_the_end() {
+    let mut bench = bench();
+    let mut maybe = received(5);
+    maybe.maybe_data = true;
+    bench.observe(Observation::Reset(maybe));
+    bench.observe(waiting(received(6)));
+    bench.observe(waiting(received(7)));
+    bench.tick(200);
+    let seen = bench.run(|owners, mut out| owners.finish(&mut out));
+    assert_eq!(seen.len(), 3);
+    assert_eq!(bench.owners.next_deadline_ns(), None);
+}
+
+#[test]
+fn more_than_may_wait_go_on_and_are_counted() {
+    let mut bench = bench();
+    for sock in 1..=MOST_WAITING as u64 {
+        assert_eq!(bench.observe(waiting(received(sock))), vec![]);
+    }
+    assert_eq!(bench.observe(waiting(received(0))).len(), 1);
+    assert_eq!(bench.owners.overflowed(), 1);
+}
+
+#[test]
+fn the_kernels_own_sockets_have_no_owner_and_do_not_wait() {
+    let mut bench = bench();
+    let mut sighting = received(5);
+    sighting.await_close = true;
+    if let Some(socket) = &mut sighting.event.socket {
+        socket.kernel_owned = true;
+    }
+    assert_eq!(
+        bench.observe(Observation::Reset(sighting)),
+        vec![(Direction::Received, None)]
+    );
+}
