@@ -10,3 +10,4 @@
 
 pub mod btf;
 pub mod event;
+pub mod kernel;
