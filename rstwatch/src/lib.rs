@@ -8,6 +8,8 @@
 //!
 //! `docs/ARCHITECTURE.md` walks through the house room by room.
 
+pub mod btf;
 pub mod clock;
 pub mod decode;
 pub mod event;
+pub mod kernel;
