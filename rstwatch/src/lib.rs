@@ -8,4 +8,5 @@
 //!
 //! `docs/ARCHITECTURE.md` walks through the house room by room.
 
+pub mod bpf_object;
 pub mod event;
