@@ -8,6 +8,7 @@
 //!
 //! `docs/ARCHITECTURE.md` walks through the house room by room.
 
+pub mod bpf_object;
 pub mod btf;
 pub mod clock;
 pub mod decode;

@@ -1,0 +1,94 @@
+//! The programs that the tests use: they make resets with real servers and real packet filters.
+
+use anyhow::{Result, bail};
+
+use crate::{apt::Apt, command};
+
+/// A program, and where it comes from.
+struct Program {
+    name: &'static str,
+    /// The Debian package.
+    package: &'static str,
+    /// The service that the package would start.
+    service: Option<&'static str>,
+}
+
+impl Program {
+    const fn new(name: &'static str, package: &'static str) -> Self {
+        Self {
+            name,
+            package,
+            service: None,
+        }
+    }
+
+    const fn serving(name: &'static str, package: &'static str) -> Self {
+        Self {
+            name,
+            package,
+            service: Some(name),
+        }
+    }
+}
+
+const PROGRAMS: [Program; 8] = [
+    Program::new("ip", "iproute2"),
+    Program::new("nft", "nftables"),
+    Program::serving("nginx", "nginx-light"),
+    Program::serving("haproxy", "haproxy"),
+    Program::new("python3", "python3"),
+    Program::new("curl", "curl"),
+    Program::new("tmux", "tmux"),
+    Program::new("pgrep", "procps"),
+];
+
+/// Installs what the tests lack.
+pub(crate) fn find_or_install(apt: &mut Apt) -> Result<()> {
+    let missing: Vec<_> = missing(|name| command::find(name).is_some()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|program| program.name).collect();
+    let names = names.join(", ");
+    if !Apt::is_here() {
+        bail!(
+            "the tests need {names}, and there is no apt-get to install them with: install them \
+             with this system's package manager, then start this again"
+        );
+    }
+    let packages: Vec<_> = missing
+        .iter()
+        .map(|program| program.package.to_owned())
+        .collect();
+    let services: Vec<_> = missing
+        .iter()
+        .filter_map(|program| program.service)
+        .collect();
+    apt.install(&packages, &services, &format!("the tests use {names}"))
+}
+
+/// The programs that `is_here` denies.
+fn missing(is_here: impl Fn(&str) -> bool) -> impl Iterator<Item = &'static Program> {
+    PROGRAMS
+        .iter()
+        .filter(move |program| !is_here(program.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_missing_is_installed() {
+        let mut found = missing(|name| name != "nginx" && name != "nft");
+        let first = found
+            .next()
+            .map(|program| (program.package, program.service));
+        assert_eq!(first, Some(("nftables", None)));
+        let second = found
+            .next()
+            .map(|program| (program.package, program.service));
+        assert_eq!(second, Some(("nginx-light", Some("nginx"))));
+        assert!(found.next().is_none());
+    }
+}
