@@ -8,4 +8,7 @@
 //!
 //! `docs/ARCHITECTURE.md` walks through the house room by room.
 
+pub mod cause;
 pub mod event;
+#[cfg(test)]
+mod fixture;
