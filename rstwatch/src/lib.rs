@@ -10,7 +10,15 @@
 
 pub mod bpf_object;
 pub mod btf;
+pub mod cause;
 pub mod clock;
 pub mod decode;
 pub mod event;
+#[cfg(test)]
+mod fixture;
+pub mod interpret;
 pub mod kernel;
+pub mod load;
+pub mod netns;
+pub mod output;
+pub mod owner;

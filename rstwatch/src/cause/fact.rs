@@ -1,0 +1,363 @@
+//! The evidence that a verdict rests on: small values that print one line each.
+//!
+//! Which facts speak for which cause is decided in [`super::rules`].
+
+use std::fmt;
+
+use crate::event::{Path, Reason, Segment, TcpState};
+
+/// One piece of evidence. [`fmt::Display`] gives the line that an operator reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// The kernel's own reason.
+    Reason(Reason),
+    /// The running kernel names no reason for this kind of reset.
+    NoReason,
+    /// The segment met no socket.
+    NoSocket,
+    /// The segment met a listener.
+    Listener,
+    /// Connections waiting to be accepted, and the limit of the listener's queue.
+    Backlog(u32, u32),
+    /// The segment met a TIME_WAIT socket in this sub-state.
+    TimeWait(TcpState),
+    /// The state before the reset.
+    State(TcpState),
+    /// The segment that drew the reset.
+    Segment(Segment),
+    /// Bytes received and not read.
+    Unread(u32),
+    /// Bytes sent and not acknowledged.
+    Unacked(u32),
+    /// `SO_LINGER` is on with so many seconds.
+    Linger(u64),
+    /// `TCP_LINGER2` is negative.
+    NoFinWait2,
+    /// The sides of the socket that are shut down.
+    Shutdown {
+        /// Receiving.
+        receive: bool,
+        /// Sending.
+        send: bool,
+    },
+    /// No process held the socket any more.
+    Orphan,
+    /// A subflow of a multipath TCP connection.
+    Mptcp,
+    /// What the kernel was doing.
+    Path(Path),
+    /// Keepalive or window probes without an answer.
+    Probes(u8),
+    /// Nanoseconds since the peer was last heard: data or an ACK.
+    Heard(u64),
+    /// Nanoseconds since data was last sent.
+    Sent(u64),
+    /// What is known of the closed connection that the segment belonged to.
+    Past {
+        /// Nanoseconds since it was closed; `None` when that was not seen.
+        closed_ago_ns: Option<u64>,
+        /// The state it was closed in.
+        state: Option<TcpState>,
+    },
+    /// The process was exiting.
+    Exiting,
+    /// The process was being killed by this signal.
+    Killed(u8),
+    /// The host booted so many seconds before.
+    Booted(u64),
+    /// The peer and a firewall before it cannot be told apart.
+    HostOrFirewall,
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Reason(reason) => {
+                f.write_str("kernel reason ")?;
+                f.write_str(reason.name())
+            }
+            Self::NoReason => f.write_str("this kernel names no reason for such a reset"),
+            Self::NoSocket => f.write_str("the segment met no socket"),
+            Self::Listener => f.write_str("the segment met a listening socket"),
+            Self::Backlog(waiting, limit) => {
+                write!(
+                    f,
+                    "{waiting} connections wait to be accepted, limit {limit}"
+                )
+            }
+            Self::TimeWait(state) => {
+                let state = state.name();
+                write!(
+                    f,
+                    "the segment met a TIME_WAIT socket in its {state} sub-state"
+                )
+            }
+            Self::State(state) => {
+                f.write_str("state ")?;
+                f.write_str(state.name())?;
+                f.write_str(" before the reset")
+            }
+            Self::Segment(Segment {
+                flags, payload: 0, ..
+            }) => {
+                write!(f, "segment {flags} without data")
+            }
+            Self::Segment(Segment { flags, payload, .. }) => {
+                write!(f, "segment {flags} with {}", Bytes(payload))
+            }
+            Self::Unread(bytes) => write!(f, "{} in the receive queue at close", Bytes(bytes)),
+            Self::Unacked(bytes) => write!(f, "{} sent and not acknowledged", Bytes(bytes)),
+            Self::Linger(seconds) => write!(f, "SO_LINGER on with {seconds} s"),
+            Self::NoFinWait2 => f.write_str("TCP_LINGER2 negative: no wait for the peer's FIN"),
+            Self::Shutdown { receive, send } => f.write_str(match (receive, send) {
+                (true, true) => "both directions shut down",
+                (true, false) => "receiving side shut down",
+                (false, true) => "sending side shut down",
+                (false, false) => "neither direction shut down",
+            }),
+            Self::Orphan => f.write_str("no process held the socket any more"),
+            Self::Mptcp => f.write_str("subflow of a multipath TCP connection"),
+            Self::Path(path) => f.write_str(path_line(path)),
+            Self::Probes(1) => f.write_str("1 probe without an answer"),
+            Self::Probes(probes) => write!(f, "{probes} probes without an answer"),
+            Self::Heard(ns) => write!(f, "peer last heard {} before", Seconds(ns)),
+            Self::Sent(ns) => write!(f, "data last sent {} before", Seconds(ns)),
+            Self::Past {
+                closed_ago_ns,
+                state,
+            } => {
+                match closed_ago_ns {
+                    Some(ns) => write!(f, "the connection was closed {} before", Seconds(ns))?,
+                    None => f.write_str("the connection was known here until lately")?,
+                }
+                match state {
+                    Some(state) => write!(f, ", in state {}", state.name()),
+                    None => Ok(()),
+                }
+            }
+            Self::Exiting => f.write_str("the process was exiting"),
+            Self::Killed(signal) => {
+                write!(f, "the process was being killed by {}", Signal(signal))
+            }
+            Self::Booted(seconds) => write!(f, "this host booted {seconds} s before"),
+            Self::HostOrFirewall => {
+                f.write_str("the peer and a firewall before it cannot be told apart")
+            }
+        }
+    }
+}
+
+/// The line for [`Fact::Path`], with the kernel function that the stack showed.
+const fn path_line(path: Path) -> &'static str {
+    match path {
+        Path::Close => "kernel stack: close (__tcp_close)",
+        Path::Disconnect => "kernel stack: disconnect (tcp_disconnect)",
+        Path::ListenerClose => "kernel stack: close of a listener (inet_csk_listen_stop)",
+        Path::Destroy => "kernel stack: destroyed from outside (tcp_abort)",
+        Path::KeepaliveTimer => "kernel stack: keepalive timer (tcp_keepalive_timer)",
+        Path::WriteTimer => "kernel stack: retransmission timer (tcp_write_timer)",
+        Path::Mptcp => "kernel stack: multipath TCP (mptcp_*)",
+        Path::Unknown => "the kernel stack does not tell what the kernel was doing",
+    }
+}
+
+/// A number of bytes: `1 byte`, `64 bytes`.
+pub(crate) struct Bytes(pub(crate) u32);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {}",
+            self.0,
+            if self.0 == 1 { "byte" } else { "bytes" }
+        )
+    }
+}
+
+/// Nanoseconds as a person reads them: `0.2 ms`, `12 ms`, `3.4 s`, `61 s`.
+pub(crate) struct Seconds(pub(crate) u64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MS: u64 = 1_000_000;
+        match self.0 {
+            ns if ns < 10 * MS => write!(f, "{}.{} ms", ns / MS, ns % MS / 100_000),
+            ns if ns < 1_000 * MS => write!(f, "{} ms", ns / MS),
+            ns if ns < 60_000 * MS => {
+                write!(f, "{}.{} s", ns / 1_000 / MS, ns / (100 * MS) % 10)
+            }
+            ns => write!(f, "{} s", ns / 1_000 / MS),
+        }
+    }
+}
+
+/// A signal by its name on x86 and Arm (`include/uapi/asm-generic/signal.h`), else by its number.
+pub(crate) struct Signal(pub(crate) u8);
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            1 => "SIGHUP",
+            2 => "SIGINT",
+            3 => "SIGQUIT",
+            4 => "SIGILL",
+            5 => "SIGTRAP",
+            6 => "SIGABRT",
+            7 => "SIGBUS",
+            8 => "SIGFPE",
+            9 => "SIGKILL",
+            10 => "SIGUSR1",
+            11 => "SIGSEGV",
+            12 => "SIGUSR2",
+            13 => "SIGPIPE",
+            14 => "SIGALRM",
+            15 => "SIGTERM",
+            24 => "SIGXCPU",
+            25 => "SIGXFSZ",
+            31 => "SIGSYS",
+            other => return write!(f, "signal {other}"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::TcpFlags;
+
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
+    fn each_fact_prints_one_line() {
+        let segment = |flags, payload| {
+            Fact::Segment(Segment {
+                flags: TcpFlags(flags),
+                seq: 0,
+                ack: 0,
+                payload,
+                window: 0,
+                ttl: 64,
+            })
+        };
+        let cases = [
+            (
+                Fact::Reason(Reason::AbortOnClose),
+                "kernel reason TCP_ABORT_ON_CLOSE",
+            ),
+            (
+                Fact::NoReason,
+                "this kernel names no reason for such a reset",
+            ),
+            (Fact::NoSocket, "the segment met no socket"),
+            (Fact::Listener, "the segment met a listening socket"),
+            (
+                Fact::Backlog(129, 128),
+                "129 connections wait to be accepted, limit 128",
+            ),
+            (
+                Fact::TimeWait(TcpState::FinWait2),
+                "the segment met a TIME_WAIT socket in its FIN_WAIT2 sub-state",
+            ),
+            (
+                Fact::State(TcpState::Established),
+                "state ESTABLISHED before the reset",
+            ),
+            (segment(TcpFlags::SYN, 0), "segment SYN without data"),
+            (
+                segment(TcpFlags::ACK | TcpFlags::PSH, 1),
+                "segment PSH|ACK with 1 byte",
+            ),
+            (Fact::Unread(64), "64 bytes in the receive queue at close"),
+            (Fact::Unacked(5), "5 bytes sent and not acknowledged"),
+            (Fact::Linger(0), "SO_LINGER on with 0 s"),
+            (
+                Fact::NoFinWait2,
+                "TCP_LINGER2 negative: no wait for the peer's FIN",
+            ),
+            (
+                Fact::Shutdown {
+                    receive: true,
+                    send: true,
+                },
+                "both directions shut down",
+            ),
+            (
+                Fact::Shutdown {
+                    receive: true,
+                    send: false,
+                },
+                "receiving side shut down",
+            ),
+            (
+                Fact::Shutdown {
+                    receive: false,
+                    send: true,
+                },
+                "sending side shut down",
+            ),
+            (
+                Fact::Shutdown {
+                    receive: false,
+                    send: false,
+                },
+                "neither direction shut down",
+            ),
+            (Fact::Orphan, "no process held the socket any more"),
+            (Fact::Mptcp, "subflow of a multipath TCP connection"),
+            (Fact::Path(Path::Close), "kernel stack: close (__tcp_close)"),
+            (
+                Fact::Path(Path::Unknown),
+                "the kernel stack does not tell what the kernel was doing",
+            ),
+            (Fact::Probes(1), "1 probe without an answer"),
+            (Fact::Probes(9), "9 probes without an answer"),
+            (Fact::Heard(12_300_000_000), "peer last heard 12.3 s before"),
+            (Fact::Sent(250_000), "data last sent 0.2 ms before"),
+            (
+                Fact::Past {
+                    closed_ago_ns: Some(90_000_000_000),
+                    state: Some(TcpState::Established),
+                },
+                "the connection was closed 90 s before, in state ESTABLISHED",
+            ),
+            (
+                Fact::Past {
+                    closed_ago_ns: None,
+                    state: None,
+                },
+                "the connection was known here until lately",
+            ),
+            (Fact::Exiting, "the process was exiting"),
+            (Fact::Killed(9), "the process was being killed by SIGKILL"),
+            (
+                Fact::Killed(34),
+                "the process was being killed by signal 34",
+            ),
+            (Fact::Booted(42), "this host booted 42 s before"),
+            (
+                Fact::HostOrFirewall,
+                "the peer and a firewall before it cannot be told apart",
+            ),
+        ];
+        for (fact, line) in cases {
+            assert_eq!(fact.to_string(), line);
+        }
+    }
+
+    #[test]
+    fn times_are_short() {
+        let cases = [
+            (0, "0.0 ms"),
+            (1_540_000, "1.5 ms"),
+            (12_900_000, "12 ms"),
+            (999_999_999, "999 ms"),
+            (1_000_000_000, "1.0 s"),
+            (59_990_000_000, "59.9 s"),
+            (60_000_000_000, "60 s"),
+            (u64::MAX, "18446744073 s"),
+        ];
+        for (ns, text) in cases {
+            assert_eq!(Seconds(ns).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Events that the tests of several stages begin with.
+
+use std::{net::IpAddr, sync::Arc};
+
+use crate::event::{
+    Actor, Comm, Context, Direction, Endpoint, Event, Owner, Path, Place, Process, Reason, Segment,
+    Socket, TcpFlags, TcpState, Trigger, Via,
+};
+
+/// 2026-11-20T21:00:00.123456789Z.
+pub(crate) const TIME_NS: u64 = 1_795_208_400_123_456_789;
+
+pub(crate) fn endpoint(addr: &str, port: u16) -> Endpoint {
+    Endpoint {
+        addr: addr.parse::<IpAddr>().expect("an address"),
+        port,
+    }
+}
+
+pub(crate) fn segment(flags: u8, payload: u32) -> Segment {
+    Segment {
+        flags: TcpFlags(flags),
+        seq: 1,
+        ack: 2,
+        payload,
+        window: 502,
+        ttl: 64,
+    }
+}
+
+pub(crate) fn process(pid: u32, comm: &str) -> Process {
+    Process {
+        pid,
+        start_ns: Some(1),
+        comm: Comm::from_text(comm.as_bytes()),
+        uid: Some(33),
+        exe: Some(Arc::from(format!("/usr/sbin/{comm}"))),
+    }
+}
+
+pub(crate) fn owner(pid: u32, comm: &str, via: Via) -> Owner {
+    Owner {
+        process: process(pid, comm),
+        via,
+        holders: Vec::new(),
+    }
+}
+
+pub(crate) fn actor(pid: u32, comm: &str) -> Actor {
+    Actor {
+        process: process(pid, comm),
+        tid: pid + 3,
+        exiting: false,
+        signal: None,
+        kernel_thread: false,
+    }
+}
+
+/// A SYN for a port where nobody listens.
+pub(crate) fn closed_port() -> Event {
+    Event {
+        time_ns: TIME_NS,
+        direction: Direction::Sent,
+        local: endpoint("10.0.0.5", 8080),
+        remote: endpoint("10.0.0.9", 51234),
+        netns: Some(4_026_531_840),
+        state: None,
+        reason: Some(Reason::NoSocket),
+        trigger: Trigger::Segment,
+        segment: Some(segment(TcpFlags::SYN, 0)),
+        socket: None,
+        time_wait: None,
+        past: None,
+        owner: None,
+        actor: None,
+        place: None,
+    }
+}
+
+/// nginx closes with 64 bytes unread.
+pub(crate) fn unread() -> Event {
+    Event {
+        state: Some(TcpState::Established),
+        reason: Some(Reason::AbortOnClose),
+        trigger: Trigger::Active {
+            path: Path::Close,
+            context: Context::Process,
+        },
+        segment: None,
+        socket: Some(Socket {
+            age_ns: Some(12_300_000_000),
+            idle_rx_ns: Some(200_000_000),
+            idle_tx_ns: Some(100_000_000),
+            idle_ack_ns: Some(100_000_000),
+            bytes_sent: 100,
+            bytes_received: 200,
+            unread: 64,
+            rcv_shutdown: true,
+            send_shutdown: true,
+            held: true,
+            inode: 4711,
+            ..Socket::default()
+        }),
+        owner: Some(owner(812, "nginx", Via::Close)),
+        actor: Some(actor(812, "nginx")),
+        place: Some(Arc::new(Place {
+            cgroup: Some(Arc::from("/system.slice/nginx.service")),
+            unit: Some(Arc::from("nginx.service")),
+            container: None,
+        })),
+        ..closed_port()
+    }
+}
+
+/// curl's connection is reset by its peer in `state`.
+pub(crate) fn received(state: TcpState) -> Event {
+    Event {
+        direction: Direction::Received,
+        local: endpoint("10.0.0.5", 40000),
+        remote: endpoint("10.0.0.9", 443),
+        state: Some(state),
+        reason: None,
+        trigger: Trigger::Received,
+        segment: None,
+        socket: Some(Socket {
+            age_ns: Some(1_500_000),
+            held: true,
+            ..Socket::default()
+        }),
+        owner: Some(owner(4242, "curl", Via::Connect)),
+        ..closed_port()
+    }
+}
