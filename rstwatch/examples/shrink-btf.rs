@@ -8,7 +8,7 @@
 //! `scripts/extract-vmlinux` of the kernel's sources has unpacked.
 //!
 //! Kept as they are: every structure of `rstwatch_common::layout::FIELDS` with all its members,
-//! the anonymous and named structures on the way to a nested field, `enum sk_rst_reason`, and the
+//! the anonymous and named structures on the way to a nested field, `enum sk_rst_reason` and `enum bpf_func_id`, and the
 //! typedefs of the tracepoints. Names, offsets, sizes, typedefs and qualifiers stay true. Any other
 //! structure becomes one of the same name and size without members, and every pointer one to
 //! `void`: with them, nearly the whole kernel would hang on `struct sock`.
@@ -21,7 +21,7 @@ use std::{
 
 use rstwatch::{
     btf::{Btf, Kind, Type},
-    kernel::{layout::TRACEPOINTS, reasons::ENUMERATION},
+    kernel::{layout::{HELPERS, TRACEPOINTS}, reasons::ENUMERATION},
 };
 use rstwatch_common::layout::FIELDS;
 
@@ -88,7 +88,7 @@ impl Shrink<'_> {
             Kind::Typedef => name
                 .strip_prefix(b"btf_trace_")
                 .is_some_and(|name| TRACEPOINTS.iter().any(|point| point.as_bytes() == name)),
-            Kind::Enum | Kind::Enum64 => name == ENUMERATION.as_bytes(),
+            Kind::Enum | Kind::Enum64 => is_kept(&name),
             _ => self.keep.contains(&id),
         }
     }
@@ -123,7 +123,7 @@ impl Shrink<'_> {
                 let words = [element, index, old.words[2]];
                 self.out.add(kind::ARRAY, false, b"", 0, 0, &words)
             }
-            Kind::Enum | Kind::Enum64 if name == ENUMERATION.as_bytes() => {
+            Kind::Enum | Kind::Enum64 if is_kept(&name) => {
                 self.copy_enumeration(old, &name)
             }
             // Any other enumeration is an integer of its size.
@@ -234,4 +234,11 @@ const fn kind_number(of: Kind) -> u32 {
         Kind::TypeTag => kind::TYPE_TAG,
         _ => kind::FWD,
     }
+}
+
+/// Whether the reduced file keeps the values of the enumeration of this name.
+fn is_kept(name: &[u8]) -> bool {
+    [ENUMERATION, HELPERS]
+        .iter()
+        .any(|kept| kept.as_bytes() == name)
 }

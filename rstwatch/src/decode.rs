@@ -176,7 +176,7 @@ mod tests {
         closed.header = header(99);
         assert_eq!(decode(closed.as_bytes()), Err(DecodeError::Kind(99)));
         closed.header = header(KIND_CLOSED);
-        let mut shifted = vec![0_u64; 10];
+        let mut shifted = [0_u64; 10];
         shifted.as_mut_bytes()[4..76].copy_from_slice(closed.as_bytes());
         assert_eq!(
             decode(&shifted.as_bytes()[4..76]),

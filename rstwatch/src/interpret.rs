@@ -43,6 +43,10 @@ pub struct Interpreter {
 
 /// A record's meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are resets, and boxing them would allocate for each"
+)]
 pub enum Observation {
     /// A reset.
     Reset(Sighting),
@@ -201,9 +205,6 @@ impl Interpreter {
         let clock = &self.clock;
         let listens = state == Some(TcpState::Listen);
         let ago = |then| clock.jiffies_ago_ns(facts.now_jiffies, then);
-        // `lsndtime` and `icsk_ack.lrcvtime` are set when the connection is made, before any data.
-        let idle_rx_ns = (facts.bytes_received > 0).then(|| ago(facts.last_received)).flatten();
-        let idle_tx_ns = (facts.bytes_sent > 0).then(|| ago(facts.last_sent)).flatten();
         // A received FIN and a sent SYN or FIN take a sequence number each without being data.
         let fin_received = matches!(
             state,
@@ -212,8 +213,13 @@ impl Interpreter {
         Socket {
             age_ns: (entry.born_ns != 0)
                 .then(|| reset.header.time_ns.saturating_sub(entry.born_ns)),
-            idle_rx_ns,
-            idle_tx_ns,
+            // Both stamps are set when the connection is made, before any data.
+            idle_rx_ns: (facts.bytes_received > 0)
+                .then(|| ago(facts.last_received))
+                .flatten(),
+            idle_tx_ns: (facts.bytes_sent > 0)
+                .then(|| ago(facts.last_sent))
+                .flatten(),
             idle_ack_ns: ago(facts.last_ack),
             bytes_sent: facts.bytes_sent,
             bytes_received: facts.bytes_received,
@@ -323,14 +329,14 @@ fn endpoints(tuple: &Tuple) -> (Endpoint, Endpoint) {
 fn unacked(facts: &SocketFacts, state: Option<TcpState>) -> u32 {
     match state {
         Some(TcpState::Listen) => 0,
-        // The SYN is in flight, and no data can be but in TCP Fast Open.
-        Some(TcpState::SynSent | TcpState::SynRecv) => {
-            distance(facts.snd_una, facts.snd_nxt).saturating_sub(1)
-        }
-        // So may be the FIN.
-        Some(TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing) => {
-            distance(facts.snd_una, facts.snd_nxt).saturating_sub(1)
-        }
+        // The SYN, or the FIN, is in flight.
+        Some(
+            TcpState::SynSent
+            | TcpState::SynRecv
+            | TcpState::FinWait1
+            | TcpState::LastAck
+            | TcpState::Closing,
+        ) => distance(facts.snd_una, facts.snd_nxt).saturating_sub(1),
         _ => distance(facts.snd_una, facts.snd_nxt),
     }
 }

@@ -9,13 +9,18 @@ use rstwatch_common::layout::{ABSENT, FIELDS, Field, Layout, bit_entry};
 
 use crate::btf::{Btf, LookupError, Member};
 
-/// The tracepoints that rstwatch attaches to.
+/// The tracepoints that rstwatch attaches to, in the order of attachment: those that learn owners
+/// come before those that need them, and a socket's end before its beginning, so that nothing
+/// learnt is left behind.
 pub const TRACEPOINTS: [&str; 4] = [
-    "tcp_send_reset",
-    "tcp_receive_reset",
-    "inet_sock_set_state",
     "tcp_destroy_sock",
+    "inet_sock_set_state",
+    "tcp_receive_reset",
+    "tcp_send_reset",
 ];
+
+/// The enumeration of BPF helpers (`include/uapi/linux/bpf.h`).
+pub const HELPERS: &str = "bpf_func_id";
 
 /// A field that the kernel does not have in the form that the BPF programs read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +153,9 @@ fn locate(btf: &Btf, structures: &[u32], field: &Field) -> Result<u16, Why> {
 pub struct Hooks {
     /// `tcp_send_reset` passes a reason as its third argument (6.10 and later).
     pub send_reset_reason: bool,
+    /// BPF programs can read the running task without a helper call a field
+    /// (`bpf_get_current_task_btf`, 5.11 and later).
+    pub current_task_btf: bool,
     /// Those of [`TRACEPOINTS`] that the kernel does not describe, and so does not have.
     pub missing: Vec<&'static str>,
 }
@@ -159,6 +167,11 @@ pub fn hooks(btf: &Btf) -> Hooks {
     Hooks {
         // The private pointer, the socket, the segment and the reason.
         send_reset_reason: args("tcp_send_reset").is_some_and(|args| args >= 4),
+        current_task_btf: btf.enum_values(HELPERS).is_some_and(|helpers| {
+            helpers
+                .iter()
+                .any(|(name, _)| *name == "BPF_FUNC_get_current_task_btf")
+        }),
         missing: TRACEPOINTS
             .into_iter()
             .filter(|name| args(name).is_none())
@@ -292,11 +305,12 @@ mod tests {
             let hooks = hooks(&Btf::parse(bytes).unwrap());
             let later = !matches!(kernel, "5.10" | "6.1");
             assert_eq!(hooks.send_reset_reason, later, "{kernel}");
+            assert_eq!(hooks.current_task_btf, kernel != "5.10", "{kernel}");
             assert!(hooks.missing.is_empty(), "{kernel}: {:?}", hooks.missing);
         }
         let nothing = Btf::parse(&Builder::new().finish()).unwrap();
         let hooks = hooks(&nothing);
-        assert!(!hooks.send_reset_reason);
+        assert!(!hooks.send_reset_reason && !hooks.current_task_btf);
         assert_eq!(hooks.missing, TRACEPOINTS);
     }
 

@@ -21,16 +21,7 @@ use rstwatch_common::{
     stats::Stat,
 };
 
-use crate::{bpf_object, load::preflight::StartError};
-
-/// The tracepoints, in the order of attachment: those that learn owners come before those that
-/// need them, and a socket's end before its beginning, so that nothing learnt is left behind.
-pub const HOOKS: [&str; 4] = [
-    "tcp_destroy_sock",
-    "inet_sock_set_state",
-    "tcp_receive_reset",
-    "tcp_send_reset",
-];
+use crate::{bpf_object, kernel::layout::TRACEPOINTS, load::preflight::StartError};
 
 /// How a hook was attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +48,12 @@ pub struct Settings {
 }
 
 /// The loaded and attached programs. Dropping it detaches and unloads all of them.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "aya's map types have none")]
 pub struct Tracer {
     ebpf: Ebpf,
     stats: PerCpuArray<MapData, u64>,
-    /// How each of [`HOOKS`] was attached.
-    pub means: [Means; HOOKS.len()],
+    /// How each of [`TRACEPOINTS`] was attached.
+    pub means: [Means; TRACEPOINTS.len()],
 }
 
 impl Tracer {
@@ -87,8 +78,8 @@ impl Tracer {
             .load(bpf_object::OBJECT)
             .map_err(StartError::from_ebpf)?;
         let btf = Btf::from_sys_fs().ok();
-        let mut means = [Means::Raw; HOOKS.len()];
-        for (hook, means) in HOOKS.iter().zip(&mut means) {
+        let mut means = [Means::Raw; TRACEPOINTS.len()];
+        for (hook, means) in TRACEPOINTS.iter().zip(&mut means) {
             *means = attach(&mut ebpf, btf.as_ref(), hook, settings.force_raw)?;
         }
         let ring = take_map(&mut ebpf, "EVENTS")?;
@@ -116,7 +107,7 @@ impl Tracer {
     /// before 5.12, which does not tell.
     pub fn skipped(&self) -> Option<u64> {
         let mut sum = None;
-        for hook in &HOOKS[2..] {
+        for hook in &TRACEPOINTS[2..] {
             for kind in ["btf", "raw"] {
                 let fd = match self.ebpf.program(&format!("{kind}_{hook}")) {
                     Some(Program::BtfTracePoint(program)) => program.fd(),

@@ -42,11 +42,11 @@ pub trait Liveness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
     /// Whether a RST had come at all.
-    ForAnswer,
+    Answer,
     /// The close of its socket.
-    ForClose,
+    Close,
     /// A search of `/proc`.
-    ForSearch,
+    Search,
 }
 
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl<L: Liveness> Owners<L> {
                     self.drop_unreceived(sighting.sock);
                 }
                 if sighting.maybe_data {
-                    self.hold(sighting, Waiting::ForAnswer, MAYBE_DATA_NS, out);
+                    self.hold(sighting, Waiting::Answer, MAYBE_DATA_NS, out);
                 } else {
                     self.seek(sighting, out);
                 }
@@ -122,12 +122,12 @@ impl<L: Liveness> Owners<L> {
         let due: Vec<Held> = self.take(|held| held.deadline_ns <= now_ns);
         for held in due {
             match held.waiting {
-                Waiting::ForAnswer => self.seek(held.sighting, out),
-                Waiting::ForClose if inode(&held.sighting.event) != 0 => {
+                Waiting::Answer => self.seek(held.sighting, out),
+                Waiting::Close if inode(&held.sighting.event) != 0 => {
                     self.wanted.insert(inode(&held.sighting.event));
-                    self.hold(held.sighting, Waiting::ForSearch, u64::MAX, out);
+                    self.hold(held.sighting, Waiting::Search, u64::MAX, out);
                 }
-                Waiting::ForClose | Waiting::ForSearch => out(held.sighting.event),
+                Waiting::Close | Waiting::Search => out(held.sighting.event),
             }
         }
     }
@@ -145,7 +145,7 @@ impl<L: Liveness> Owners<L> {
         out: &mut impl FnMut(Event),
     ) {
         let answered = self.take(|held| {
-            held.waiting == Waiting::ForSearch && searched.contains(&inode(&held.sighting.event))
+            held.waiting == Waiting::Search && searched.contains(&inode(&held.sighting.event))
         });
         for mut held in answered {
             let event = &mut held.sighting.event;
@@ -157,7 +157,7 @@ impl<L: Liveness> Owners<L> {
     /// Lets go of everything, with what is known.
     pub fn finish(&mut self, out: &mut impl FnMut(Event)) {
         for held in self.take(|_| true) {
-            if held.waiting == Waiting::ForAnswer {
+            if held.waiting == Waiting::Answer {
                 // The answer can only be in the ring, which has been read to its end.
                 let mut sighting = held.sighting;
                 sighting.await_close = false;
@@ -172,7 +172,7 @@ impl<L: Liveness> Owners<L> {
     fn drop_unreceived(&mut self, sock: u64) {
         if let Some(list) = self.held.get_mut(&sock) {
             let before = list.len();
-            list.retain(|held| held.waiting != Waiting::ForAnswer);
+            list.retain(|held| held.waiting != Waiting::Answer);
             self.waiting -= before - list.len();
             if list.is_empty() {
                 self.held.remove(&sock);
@@ -191,7 +191,7 @@ impl<L: Liveness> Owners<L> {
                 .filter(|owner| self.liveness.is_alive(&owner.process));
         }
         if event.owner.is_none() && sighting.await_close && !is_kernel_owned(event) {
-            self.hold(sighting, Waiting::ForClose, AWAIT_CLOSE_NS, out);
+            self.hold(sighting, Waiting::Close, AWAIT_CLOSE_NS, out);
         } else {
             out(sighting.event);
         }
@@ -211,7 +211,7 @@ impl<L: Liveness> Owners<L> {
                 });
             }
             held.sighting.await_close = false;
-            if held.waiting == Waiting::ForAnswer {
+            if held.waiting == Waiting::Answer {
                 // The socket can go before the RST that shows that none was received.
                 self.waiting += 1;
                 self.held.entry(sock).or_default().push(held);

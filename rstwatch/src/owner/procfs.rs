@@ -138,8 +138,8 @@ fn parse_stat(stat: &[u8]) -> Option<(&[u8], u64)> {
     let comm = stat.get(open + 1..close)?;
     // The fields from the third on follow; the start time is the 22nd.
     let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
-    let start = rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?;
-    Some((comm, start))
+    let ticks = rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?;
+    Some((comm, ticks))
 }
 
 /// The real user id from `/proc/PID/status`.

@@ -245,7 +245,7 @@ fn nothing_is_lost_at_the_end() {
     bench.observe(Observation::Reset(maybe));
     bench.observe(waiting(received(6)));
     bench.observe(waiting(received(7)));
-    bench.tick(200);
+    bench.tick(10);
     let seen = bench.run(|owners, mut out| owners.finish(&mut out));
     assert_eq!(seen.len(), 3);
     assert_eq!(bench.owners.next_deadline_ns(), None);
