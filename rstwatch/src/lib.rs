@@ -10,5 +10,8 @@
 
 pub mod cause;
 pub mod event;
+pub mod filter;
+
+
 #[cfg(test)]
 mod fixture;
