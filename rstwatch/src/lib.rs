@@ -12,6 +12,7 @@ pub mod cause;
 pub mod event;
 pub mod filter;
 
+pub mod sink;
 
 #[cfg(test)]
 mod fixture;
