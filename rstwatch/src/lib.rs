@@ -9,9 +9,9 @@
 //! `docs/ARCHITECTURE.md` walks through the house room by room.
 
 pub mod cause;
+pub mod cli;
 pub mod event;
 pub mod filter;
-
 pub mod sink;
 
 #[cfg(test)]
