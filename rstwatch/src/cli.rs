@@ -45,7 +45,7 @@ const NETNS_DIR: &str = "/run/netns";
 const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
 const AFTER_HELP: &str = "\
-Run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE. Ctrl-C ends it with a summary.";
+Run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH. Ctrl-C ends it with a summary.";
 
 const AFTER_LONG_HELP: &str = "\
 Columns:
@@ -67,7 +67,7 @@ Examples:
 Exit status:
   0 fine, 1 failed, 2 wrong usage.
 
-Run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE. Ctrl-C ends it with a summary.";
+Run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH. Ctrl-C ends it with a summary.";
 
 /// Traces TCP resets: whose they are, who caused them, why, and how sure that is.
 #[derive(Debug, Parser)]
