@@ -37,7 +37,7 @@ const COLUMNS: [Column; 14] = [
     column("COMM", 8, 16),
     column("LOCAL", 16, 23),
     column("REMOTE", 16, 23),
-    column("STATE", 8, 13),
+    column("STATE", 6, 13),
     column("CAUSE", 26, 26),
     column("REASON", 25, 25),
     column("CONFIDENCE", 11, 11),
