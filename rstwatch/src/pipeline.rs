@@ -16,6 +16,7 @@ use crate::{
     owner::{
         Owners,
         details::ProcessDetails,
+        listeners::Listeners,
         procfs::{Holders, Procfs},
     },
     sink::{Sink, summary::Summary},
@@ -107,6 +108,7 @@ impl Pipeline {
     pub fn new(
         interpreter: Interpreter,
         snapshot: Holders,
+        listeners: Listeners,
         host: HostFacts,
         filter: Filter,
         sink: Sink,
@@ -114,7 +116,7 @@ impl Pipeline {
     ) -> Self {
         Self {
             interpreter,
-            owners: Owners::new(snapshot, Procfs),
+            owners: Owners::new(snapshot, listeners, Procfs),
             rear: Rear {
                 details: ProcessDetails::default(),
                 host,
@@ -187,6 +189,11 @@ impl Pipeline {
     /// Events that went on without waiting for their owner.
     pub fn unawaited(&self) -> u64 {
         self.owners.overflowed()
+    }
+
+    /// Listeners that were not remembered.
+    pub fn forgotten_listeners(&self) -> u64 {
+        self.owners.listeners_overflowed()
     }
 
     /// Whether as many events have been shown as were asked for.

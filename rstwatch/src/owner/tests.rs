@@ -56,6 +56,7 @@ fn reset(sock: u64, direction: Direction, trigger: Trigger) -> Sighting {
         sock,
         monotonic_ns: 1_000 * MS,
         await_close: false,
+        shared: false,
         maybe_data: false,
     }
 }
@@ -80,7 +81,7 @@ struct Bench {
 impl Bench {
     fn new(snapshot: Holders, alive: bool) -> Self {
         Self {
-            owners: Owners::new(snapshot, Alive(alive)),
+            owners: Owners::new(snapshot, Listeners::default(), Alive(alive)),
             out: Vec::new(),
         }
     }
