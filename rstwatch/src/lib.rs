@@ -22,3 +22,4 @@ pub mod load;
 pub mod netns;
 pub mod output;
 pub mod owner;
+pub mod scenario;
