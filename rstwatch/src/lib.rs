@@ -14,6 +14,10 @@ pub mod cause;
 pub mod clock;
 pub mod decode;
 pub mod event;
+pub mod filter;
+
+pub mod sink;
+
 #[cfg(test)]
 mod fixture;
 pub mod interpret;

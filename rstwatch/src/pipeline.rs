@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use bytes::BytesMut;
 
 use crate::{
-    cause::{self, HostFacts},
+    cause::{self, CauseId, HostFacts, catalogue},
+    clock::Clock,
     decode,
     event::{Direction, Event},
     filter::Filter,
@@ -17,8 +18,30 @@ use crate::{
         details::ProcessDetails,
         procfs::{Holders, Procfs},
     },
-    sink::{Sink, summary::CauseCounts},
+    sink::{Sink, summary::Summary},
 };
+
+/// How many resets had which cause, by direction. An array: counting is on the way of every event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CauseCounts([[u64; catalogue::ENTRIES.len()]; 2]);
+
+impl CauseCounts {
+    fn add(&mut self, direction: Direction, id: CauseId) {
+        self.0[direction as usize][id as usize] += 1;
+    }
+
+    /// Those that are not zero.
+    pub fn iter(&self) -> impl Iterator<Item = (Direction, CauseId, u64)> {
+        [Direction::Sent, Direction::Received]
+            .into_iter()
+            .flat_map(move |direction| {
+                catalogue::ENTRIES
+                    .iter()
+                    .map(move |entry| (direction, entry.id, self.0[direction as usize][entry.id as usize]))
+            })
+            .filter(|(_, _, count)| *count > 0)
+    }
+}
 
 /// What went through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,6 +162,13 @@ impl Pipeline {
             .found(searched, holders, &mut |event| rear.complete(event));
     }
 
+    /// Ends all waiting for a close: who still holds the socket is to be searched for now.
+    pub fn hurry(&mut self) {
+        // The first ends the waiting for a sign that no RST had come, the second that for a close.
+        self.tick(u64::MAX);
+        self.tick(u64::MAX);
+    }
+
     /// Lets go of what still waits.
     pub fn finish(&mut self) {
         let rear = &mut self.rear;
@@ -165,13 +195,20 @@ impl Pipeline {
         &mut self.rear.buffer
     }
 
-    /// The sink, for what is no event.
-    pub const fn sink(&mut self) -> &mut Sink {
-        &mut self.rear.sink
+    /// Writes what comes before the first event.
+    pub fn begin(&mut self) {
+        let rear = &mut self.rear;
+        rear.sink.begin(&mut rear.buffer);
+    }
+
+    /// Writes a summary.
+    pub fn summary(&mut self, summary: &Summary) {
+        let rear = &mut self.rear;
+        rear.sink.summary(&mut rear.buffer, summary);
     }
 
     /// The clocks, to follow a step of the wall clock.
-    pub const fn interpreter(&mut self) -> &mut Interpreter {
-        &mut self.interpreter
+    pub const fn clock(&mut self) -> &mut Clock {
+        &mut self.interpreter.clock
     }
 }

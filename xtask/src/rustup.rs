@@ -51,12 +51,25 @@ pub(crate) fn fetch_nightly(installed: bool) -> Result<()> {
         rustup.args(["--profile", "minimal", "--component", "rust-src"]);
     }
     eprintln!("setup: trying `{}`", command::render(&rustup));
-    let fetched = command::output(&mut rustup);
+    let fetched = rustup
+        .output()
+        .with_context(|| format!("cannot start `{}`", command::render(&rustup)))?;
 
     if let (Some(path), Some(Ok(before))) = (settings, before) {
         restore(&path, &before)?;
     }
-    fetched.map(drop)
+    if !fetched.status.success() {
+        bail!("{}", error_in(&String::from_utf8_lossy(&fetched.stderr)));
+    }
+    Ok(())
+}
+
+/// rustup's error, without the progress that it reports before and the causes after.
+fn error_in(stderr: &str) -> &str {
+    let mut lines = stderr.lines();
+    lines
+        .find_map(|line| line.strip_prefix("error: "))
+        .unwrap_or("rustup does not say why")
 }
 
 fn restore(path: &Path, before: &[u8]) -> Result<()> {
@@ -92,5 +105,22 @@ mod tests {
     fn without_a_nightly_there_is_none() {
         assert_eq!(nightly_in("stable-x86_64-unknown-linux-gnu /s\n"), None);
         assert_eq!(nightly_in("no installed toolchains\n"), None);
+    }
+
+    #[test]
+    fn the_error_is_one_line_of_what_rustup_says() {
+        let stderr = "info: syncing channel updates\nerror: no network\nhelp: try again\n";
+        assert_eq!(error_in(stderr), "no network");
+        assert_eq!(error_in("info: done\n"), "rustup does not say why");
+    }
+
+    #[test]
+    fn settings_that_were_changed_are_put_back() {
+        let path = env::temp_dir().join(format!("rstwatch-xtask-{}", std::process::id()));
+        fs::write(&path, "default_toolchain = \"nightly\"").expect("a writable directory");
+        restore(&path, b"").expect("a writable file");
+        let now = fs::read(&path).expect("the file is still there");
+        fs::remove_file(&path).expect("the file is ours");
+        assert_eq!(now, b"");
     }
 }

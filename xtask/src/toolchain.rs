@@ -258,8 +258,8 @@ pub(crate) fn find_or_install(apt: &mut Apt) -> Result<Toolchain> {
             return Toolchain::inspect(nightly).context(ADVICE);
         }
         Err(reason) => {
-            eprintln!("setup: no nightly from rustup: {reason:#}");
-            refusals.push(reason);
+            eprintln!("setup: rustup could not: {reason:#}");
+            refusals.push(anyhow!("rustup could not fetch a nightly"));
         }
     }
     let installed = install_debian(apt).and_then(|()| {
@@ -289,7 +289,7 @@ fn system_sysroot() -> Option<PathBuf> {
 
 fn install_debian(apt: &mut Apt) -> Result<()> {
     if !Apt::is_here() {
-        bail!("there is no apt-get to install the distribution's with");
+        bail!("there is no apt-get to install the distribution's toolchain with");
     }
     apt.update()?;
     let oldest = Version::parse(project::RUST_VERSION);

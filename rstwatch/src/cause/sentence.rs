@@ -93,7 +93,7 @@ impl fmt::Display for Sentence<'_> {
             CauseId::PeerAborted => {
                 write!(f, "{remote} reset the connection with {owner}")?;
                 if let Some(ns) = socket.as_ref().and_then(silence_ns) {
-                    write!(f, ", last heard {} before", Seconds(ns))?
+                    write!(f, ", last heard {} before", Seconds(ns))?;
                 }
                 self.write_unacked(f)
             }

@@ -51,6 +51,11 @@ impl Reasons {
         self.0.get(number as usize).copied().flatten()
     }
 
+    /// Whether the kernel has this reason.
+    pub fn knows(&self, reason: Reason) -> bool {
+        self.0.contains(&Some(reason))
+    }
+
     /// Whether the kernel has no reasons.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

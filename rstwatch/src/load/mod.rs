@@ -5,7 +5,10 @@
 
 pub mod preflight;
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::{
+    fmt,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -32,6 +35,15 @@ pub enum Means {
     Raw,
 }
 
+impl fmt::Display for Means {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Btf => "BTF tracepoint",
+            Self::Raw => "raw tracepoint",
+        })
+    }
+}
+
 /// What to load with.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -43,8 +55,6 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// Whether the BPF programs log their errors.
     pub log: bool,
-    /// Attach as raw tracepoints even where BTF tracepoints work.
-    pub force_raw: bool,
 }
 
 /// The loaded and attached programs. Dropping it detaches and unloads all of them.
@@ -80,7 +90,7 @@ impl Tracer {
         let btf = Btf::from_sys_fs().ok();
         let mut means = [Means::Raw; TRACEPOINTS.len()];
         for (hook, means) in TRACEPOINTS.iter().zip(&mut means) {
-            *means = attach(&mut ebpf, btf.as_ref(), hook, settings.force_raw)?;
+            *means = attach(&mut ebpf, btf.as_ref(), hook)?;
         }
         let ring = take_map(&mut ebpf, "EVENTS")?;
         let stats = take_map(&mut ebpf, "STATS")?;
@@ -157,14 +167,13 @@ fn attach(
     ebpf: &mut Ebpf,
     btf: Option<&Btf>,
     hook: &'static str,
-    force_raw: bool,
 ) -> Result<Means, StartError> {
     let refusal = match btf {
-        Some(btf) if !force_raw => match attach_btf(ebpf, btf, hook) {
+        Some(btf) => match attach_btf(ebpf, btf, hook) {
             Ok(()) => return Ok(Means::Btf),
             Err(refusal) => Some(refusal),
         },
-        _ => None,
+        None => None,
     };
     // When both are refused, the first refusal tells more: the raw form asks less of the kernel.
     attach_raw(ebpf, hook)

@@ -1,0 +1,149 @@
+//! What one event costs between `decode` and the output: its verdict, and the line that is printed.
+//!
+//! The budget of the JSON line is 700 ns.
+
+use std::{hint::black_box, net::Ipv4Addr, sync::Arc};
+
+use bytes::BytesMut;
+use criterion::{Criterion, criterion_group, criterion_main};
+use jiff::tz::TimeZone;
+use rstwatch::{
+    cause::{HostFacts, Reasons, classify},
+    event::{
+        Actor, Comm, Context, Direction, Endpoint, Event, Owner, Path, Process, Reason, Segment,
+        Socket, TcpFlags, TcpState, Trigger, Via,
+    },
+    sink::{
+        json::Json,
+        table::{Table, TableOptions},
+    },
+};
+
+const HOST: HostFacts = HostFacts {
+    uptime: None,
+    reasons: Reasons::All,
+};
+
+fn closed_port() -> Event {
+    let end = |last, port| Endpoint {
+        addr: Ipv4Addr::new(192, 168, 100, last).into(),
+        port,
+    };
+    Event {
+        time_ns: 1_795_208_400_123_456_789,
+        direction: Direction::Sent,
+        local: end(10, 8080),
+        remote: end(20, 51234),
+        netns: Some(4_026_531_840),
+        state: None,
+        reason: Some(Reason::NoSocket),
+        trigger: Trigger::Segment,
+        segment: Some(Segment {
+            flags: TcpFlags(TcpFlags::SYN),
+            seq: 3_141_592_653,
+            ack: 0,
+            payload: 0,
+            window: 64_240,
+            ttl: 64,
+        }),
+        socket: None,
+        time_wait: None,
+        past: None,
+        owner: None,
+        actor: None,
+        place: None,
+    }
+}
+
+fn process() -> Process {
+    Process {
+        pid: 812_345,
+        start_ns: Some(1),
+        comm: Comm::from_text(b"nginx"),
+        uid: Some(33),
+        exe: Some(Arc::from("/usr/sbin/nginx")),
+    }
+}
+
+fn refused() -> Event {
+    Event {
+        direction: Direction::Received,
+        state: Some(TcpState::SynSent),
+        reason: None,
+        trigger: Trigger::Received,
+        segment: None,
+        socket: Some(Socket {
+            age_ns: Some(61_234_567),
+            held: true,
+            ..Socket::default()
+        }),
+        owner: Some(Owner {
+            process: process(),
+            via: Via::Connect,
+            holders: Vec::new(),
+        }),
+        ..closed_port()
+    }
+}
+
+fn unread() -> Event {
+    Event {
+        state: Some(TcpState::Established),
+        reason: Some(Reason::AbortOnClose),
+        trigger: Trigger::Active {
+            path: Path::Close,
+            context: Context::Process,
+        },
+        segment: None,
+        socket: Some(Socket {
+            age_ns: Some(12_345_678_901),
+            idle_rx_ns: Some(200_000_000),
+            idle_tx_ns: Some(100_000_000),
+            bytes_sent: 123_456,
+            bytes_received: 654_321,
+            unread: 64,
+            ..Socket::default()
+        }),
+        actor: Some(Actor {
+            process: process(),
+            tid: 812_346,
+            exiting: false,
+            signal: None,
+            kernel_thread: false,
+        }),
+        ..refused()
+    }
+}
+
+fn event(c: &mut Criterion) {
+    for (name, event) in [
+        ("closed-port", closed_port()),
+        ("refused", refused()),
+        ("closed-with-unread-data", unread()),
+    ] {
+        let mut group = c.benchmark_group(name);
+        group.bench_function("classify", |b| {
+            b.iter(|| classify(black_box(&event), black_box(&HOST)));
+        });
+        let verdict = classify(&event, &HOST);
+        let mut out = BytesMut::with_capacity(1 << 16);
+        let mut json = Json::default();
+        group.bench_function("json", |b| {
+            b.iter(|| {
+                out.clear();
+                json.append(&mut out, black_box(&event), black_box(&verdict));
+            });
+        });
+        let mut table = Table::new(TableOptions::default(), TimeZone::UTC);
+        group.bench_function("table", |b| {
+            b.iter(|| {
+                out.clear();
+                table.append(&mut out, black_box(&event), black_box(&verdict));
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, event);
+criterion_main!(benches);

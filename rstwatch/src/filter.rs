@@ -1,0 +1,308 @@
+//! Which events are shown.
+//!
+//! A pure predicate over an event and its verdict. Where the options come from is the command
+//! line's business; what is not shown is counted all the same, by whoever asks.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::{
+    cause::{CauseId, Verdict},
+    event::{Comm, Direction, Event, Process},
+};
+
+/// What to show. Values of one field are alternatives, and each field that has any must agree; so
+/// the default shows everything. What is not known of an event matches no value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Process ids of the owner, of any holder of the socket, or of the actor.
+    pub pids: Vec<u32>,
+    /// Names of the owner or the actor.
+    pub comms: Vec<CommPattern>,
+    /// Ports of this host's end.
+    pub local_ports: Vec<u16>,
+    /// Ports of the other end.
+    pub remote_ports: Vec<u16>,
+    /// Address families; IPv4-mapped IPv6 is IPv4.
+    pub families: Vec<Family>,
+    /// Networks that contain the address of either end.
+    pub nets: Vec<IpNet>,
+    /// Sent, received.
+    pub directions: Vec<Direction>,
+    /// Causes.
+    pub causes: Vec<CauseId>,
+    /// Inode numbers of network namespaces.
+    pub netns: Vec<u32>,
+    /// Paths of cgroups from the root of the hierarchy, without a slash at the end (the root itself
+    /// is empty); cgroups below them match too.
+    pub cgroups: Vec<Arc<str>>,
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// A process name, or how one begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommPattern {
+    /// The name is this.
+    Exact(Comm),
+    /// The name begins so.
+    Prefix(Comm),
+}
+
+impl CommPattern {
+    /// From what a user writes: a name, or the start of one and `*`. The kernel keeps no more than
+    /// 15 bytes of a name, so longer ones are cut alike and still match.
+    pub fn new(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(start) => Self::Prefix(Comm::from_text(start.as_bytes())),
+            None => Self::Exact(Comm::from_text(text.as_bytes())),
+        }
+    }
+
+    fn matches(&self, comm: &Comm) -> bool {
+        match self {
+            Self::Exact(name) => comm == name,
+            Self::Prefix(start) => comm.as_bytes().starts_with(start.as_bytes()),
+        }
+    }
+}
+
+impl Filter {
+    /// Whether to show `event`, which has the cause `verdict`.
+    pub fn matches(&self, event: &Event, verdict: &Verdict) -> bool {
+        let family = if event.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        };
+        allows(&self.directions, |d| *d == event.direction)
+            && allows(&self.causes, |id| *id == verdict.id)
+            && allows(&self.families, |f| *f == family)
+            && allows(&self.local_ports, |port| *port == event.local.port)
+            && allows(&self.remote_ports, |port| *port == event.remote.port)
+            && allows(&self.netns, |inode| Some(*inode) == event.netns)
+            && allows(&self.nets, |net| {
+                net.contains(&event.local.addr) || net.contains(&event.remote.addr)
+            })
+            && allows(&self.pids, |pid| {
+                processes(event).any(|process| process.pid == *pid)
+                    || event
+                        .owner
+                        .as_ref()
+                        .is_some_and(|owner| owner.holders.contains(pid))
+            })
+            && allows(&self.comms, |pattern| {
+                processes(event).any(|process| pattern.matches(&process.comm))
+            })
+            && allows(&self.cgroups, |above| {
+                cgroup(event).is_some_and(|path| is_below(path, above))
+            })
+    }
+}
+
+/// Whether no value is asked for, or one of them is met.
+fn allows<T>(values: &[T], is_met: impl Fn(&T) -> bool) -> bool {
+    values.is_empty() || values.iter().any(is_met)
+}
+
+/// The processes that an event names.
+fn processes(event: &Event) -> impl Iterator<Item = &Process> {
+    let owner = event.owner.as_ref().map(|owner| &owner.process);
+    let actor = event.actor.as_ref().map(|actor| &actor.process);
+    owner.into_iter().chain(actor)
+}
+
+fn cgroup(event: &Event) -> Option<&str> {
+    event.place.as_ref()?.cgroup.as_deref()
+}
+
+/// Whether the cgroup `path` is `above` or lies below it.
+fn is_below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cause::{HostFacts, classify},
+        event::TcpState,
+        fixture,
+    };
+
+    fn shows(filter: &Filter, event: &Event) -> bool {
+        filter.matches(event, &classify(event, &HostFacts::default()))
+    }
+
+    fn net(text: &str) -> IpNet {
+        text.parse().expect("a network")
+    }
+
+    /// An IPv6 event of nginx, whose socket a second process holds.
+    fn ipv6() -> Event {
+        let mut event = fixture::unread();
+        event.local = fixture::endpoint("2001:db8::5", 8080);
+        event.remote = fixture::endpoint("2001:db8:1::9", 51234);
+        event.owner.as_mut().expect("an owner").holders = vec![812, 813];
+        event
+    }
+
+    #[test]
+    fn no_option_shows_everything() {
+        let all = Filter::default();
+        assert!(shows(&all, &fixture::closed_port()));
+        assert!(shows(&all, &fixture::unread()));
+        assert!(shows(&all, &fixture::received(TcpState::SynSent)));
+    }
+
+    /// Each option alone: whether it shows nginx's IPv6 event, and the closed port, which has no
+    /// owner.
+    #[test]
+    fn each_option_selects() {
+        let none = Filter::default;
+        let pids = |pids: &[u32]| Filter {
+            pids: pids.to_vec(),
+            ..none()
+        };
+        let comm = |text| Filter {
+            comms: vec![CommPattern::new(text)],
+            ..none()
+        };
+        let local = |port| Filter {
+            local_ports: vec![port],
+            ..none()
+        };
+        let remote = |port| Filter {
+            remote_ports: vec![port],
+            ..none()
+        };
+        let family = |family| Filter {
+            families: vec![family],
+            ..none()
+        };
+        let addr = |text| Filter {
+            nets: vec![net(text)],
+            ..none()
+        };
+        let direction = |direction| Filter {
+            directions: vec![direction],
+            ..none()
+        };
+        let cause = |id| Filter {
+            causes: vec![id],
+            ..none()
+        };
+        let netns = |inode| Filter {
+            netns: vec![inode],
+            ..none()
+        };
+        let cgroup = |path: &str| Filter {
+            cgroups: vec![Arc::from(path)],
+            ..none()
+        };
+        let cases = [
+            (pids(&[812]), true, false),
+            (pids(&[813]), true, false),
+            (pids(&[1]), false, false),
+            (pids(&[1, 812]), true, false),
+            (comm("nginx"), true, false),
+            (comm("ngin"), false, false),
+            (comm("ngin*"), true, false),
+            (comm("*"), true, false),
+            (comm("nginx2"), false, false),
+            (local(8080), true, true),
+            (local(51234), false, false),
+            (remote(51234), true, true),
+            (remote(8080), false, false),
+            (family(Family::V4), false, true),
+            (family(Family::V6), true, false),
+            (addr("10.0.0.5/32"), false, true),
+            (addr("10.0.0.9/32"), false, true),
+            (addr("10.0.1.0/24"), false, false),
+            (addr("2001:db8:1::/48"), true, false),
+            (addr("::/0"), true, false),
+            (addr("0.0.0.0/0"), false, true),
+            (direction(Direction::Sent), true, true),
+            (direction(Direction::Received), false, false),
+            (cause(CauseId::ClosedPort), false, true),
+            (cause(CauseId::ClosedWithUnreadData), true, false),
+            (netns(4_026_531_840), true, true),
+            (netns(1), false, false),
+            (cgroup("/system.slice"), true, false),
+            (cgroup("/system.slice/nginx.service"), true, false),
+            (cgroup("/system.sl"), false, false),
+            (cgroup("/user.slice"), false, false),
+            (cgroup(""), true, false),
+        ];
+        for (filter, nginx, closed_port) in cases {
+            assert_eq!(shows(&filter, &ipv6()), nginx, "nginx: {filter:?}");
+            assert_eq!(
+                shows(&filter, &fixture::closed_port()),
+                closed_port,
+                "closed port: {filter:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn different_options_must_all_agree() {
+        let mut filter = Filter {
+            pids: vec![812],
+            local_ports: vec![80, 8080],
+            ..Filter::default()
+        };
+        assert!(shows(&filter, &fixture::unread()));
+        filter.causes = vec![CauseId::Refused];
+        assert!(!shows(&filter, &fixture::unread()));
+    }
+
+    #[test]
+    fn the_actor_counts_as_well_as_the_owner() {
+        let mut event = fixture::unread();
+        event.actor = Some(fixture::actor(99, "ss"));
+        let filter = Filter {
+            pids: vec![99],
+            comms: vec![CommPattern::new("ss")],
+            ..Filter::default()
+        };
+        assert!(shows(&filter, &event));
+    }
+
+    #[test]
+    fn an_unknown_namespace_is_none_of_those_asked_for() {
+        let mut event = fixture::closed_port();
+        event.netns = None;
+        let filter = Filter {
+            netns: vec![4_026_531_840],
+            ..Filter::default()
+        };
+        assert!(!shows(&filter, &event));
+    }
+
+    #[test]
+    fn a_long_name_is_cut_as_the_kernel_cuts_it() {
+        let mut event = fixture::unread();
+        let owner = event.owner.as_mut().expect("an owner");
+        owner.process.comm = Comm::from_text(b"a-very-long-program");
+        for text in [
+            "a-very-long-program",
+            "a-very-long-pro",
+            "a-very-long-program*",
+        ] {
+            let filter = Filter {
+                comms: vec![CommPattern::new(text)],
+                ..Filter::default()
+            };
+            assert!(shows(&filter, &event), "{text}");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Tracing from start to summary: loads, attaches, and runs the pipeline between the ring and the
+//! output, with the clock and the signals around it.
+//!
+//! One thread runs all stages; beside it there are only the thread that writes and the search of
+//! `/proc`. What the stages do is not decided here.
+
+mod bpf_log;
+mod counters;
+mod start;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs::File,
+    future::pending,
+    io,
+    pin::Pin,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use aya::maps::{MapData, RingBuf};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::{self, JoinHandle},
+    time::{Sleep, sleep, timeout},
+};
+
+use self::{bpf_log::BpfLog, counters::Baseline, start::Started};
+use crate::{
+    cli::TraceOptions,
+    clock,
+    load::Tracer,
+    netns,
+    output::Output,
+    owner::procfs::{self, Holders},
+    pipeline::Pipeline,
+};
+
+/// Records that are taken from the ring before the clock, the search and the output get their turn.
+const RECORDS_A_TURN: usize = 1_024;
+
+/// Output that is handed to the writer at once.
+const CHUNK: usize = 64 << 10;
+
+/// How long the reader waits when the ring was empty. It bounds how late an event is shown and how
+/// much the ring must hold when a storm begins.
+const IDLE: Duration = Duration::from_millis(20);
+
+/// How long it waits while events come.
+const BUSY: Duration = Duration::from_millis(1);
+
+/// How long the last output may take when nobody seems to read it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How often the wall clock is compared with the monotonic one.
+const CLOCK_EVERY: Duration = Duration::from_secs(1);
+
+/// Traces until it is told to stop: by SIGINT or SIGTERM, at the end of the duration or the count,
+/// or when nobody reads the output any more.
+///
+/// # Errors
+///
+/// When tracing cannot start, or the output cannot be written.
+pub async fn trace(options: TraceOptions) -> Result<()> {
+    // Before anything else, so that a signal never ends the run without its summary.
+    let mut stop = Stop::watch()?;
+    let Started {
+        mut tracer,
+        ring,
+        pipeline,
+        baseline,
+    } = start::start(&options)?;
+    let log = options
+        .bpf_log
+        .then(|| BpfLog::open(tracer.ebpf_mut()))
+        .transpose()?;
+    let mut run = Run {
+        tracer,
+        ring,
+        pipeline,
+        baseline,
+        output: Output::start(io::stdout())?,
+        log,
+        search: None,
+        next_clock: Instant::now() + CLOCK_EVERY,
+        next_interval: options.interval.map(|interval| Instant::now() + interval),
+        options,
+    };
+    run.pipeline.begin();
+    if let Some(path) = &run.options.ready_file {
+        File::create(path)
+            .with_context(|| format!("cannot create the ready file {}", path.display()))?;
+    }
+    stop.deadline = run.options.duration.map(|duration| Box::pin(sleep(duration)));
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.requested() => break,
+            more = run.turn() => if !more? { break },
+        }
+    }
+    run.finish().await
+}
+
+/// What ends the run from outside.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stop {
+    fn watch() -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?,
+            deadline: None,
+        })
+    }
+
+    async fn requested(&mut self) {
+        let deadline = async {
+            match &mut self.deadline {
+                Some(deadline) => deadline.await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            () = deadline => {}
+        }
+    }
+}
+
+/// A search of `/proc` under way.
+struct Search {
+    wanted: BTreeSet<u64>,
+    found: JoinHandle<Holders>,
+}
+
+struct Run {
+    options: TraceOptions,
+    tracer: Tracer,
+    ring: RingBuf<MapData>,
+    pipeline: Pipeline,
+    baseline: Baseline,
+    output: Output,
+    log: Option<BpfLog>,
+    search: Option<Search>,
+    next_clock: Instant,
+    next_interval: Option<Instant>,
+}
+
+impl Run {
+    /// Reads what is there, and waits a moment when that was little. Returns whether to go on.
+    /// Cancelling it where it waits loses nothing.
+    async fn turn(&mut self) -> Result<bool> {
+        let taken = self.read(RECORDS_A_TURN);
+        self.pipeline.tick(clock::monotonic_ns()?);
+        self.search_on().await?;
+        self.now_and_then()?;
+        if let Some(log) = &mut self.log {
+            log.print();
+        }
+        if !self.pipeline.buffer().is_empty() {
+            // While nobody takes the output, events stay in the ring, where loss is counted.
+            let Some(room) = self.output.room().await else {
+                return Ok(false);
+            };
+            room.send(self.pipeline.buffer().split().freeze());
+        }
+        if self.pipeline.is_complete() {
+            return Ok(false);
+        }
+        match taken {
+            0 => sleep(IDLE).await,
+            RECORDS_A_TURN.. => task::yield_now().await,
+            _ => sleep(BUSY).await,
+        }
+        Ok(true)
+    }
+
+    /// Takes at most `most` records from the ring. Returns how many it took.
+    fn read(&mut self, most: usize) -> usize {
+        for taken in 0..most {
+            if self.pipeline.buffer().len() >= CHUNK {
+                return most;
+            }
+            let Some(record) = self.ring.next() else {
+                return taken;
+            };
+            if let Err(error) = self.pipeline.record(&record)
+                && self.options.verbose
+            {
+                eprintln!("rstwatch: {error}");
+            }
+        }
+        most
+    }
+
+    /// Looks for the holders of sockets that were neither known nor closed: one search at a time,
+    /// for all that are wanted by then.
+    async fn search_on(&mut self) -> Result<()> {
+        if let Some(search) = self.search.take_if(|search| search.found.is_finished()) {
+            let holders = search.found.await.context("the search of /proc panicked")?;
+            self.pipeline.found(&search.wanted, &holders);
+        }
+        if self.search.is_none()
+            && let Some(wanted) = self.pipeline.take_wanted()
+        {
+            let inodes = wanted.clone();
+            self.search = Some(Search {
+                wanted,
+                found: task::spawn_blocking(move || procfs::find_holders(Some(&inodes))),
+            });
+        }
+        Ok(())
+    }
+
+    /// Follows the wall clock, and writes the regular summary.
+    fn now_and_then(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if now >= self.next_clock {
+            self.next_clock = now + CLOCK_EVERY;
+            self.pipeline.clock().refresh()?;
+        }
+        if let (Some(next), Some(interval)) = (self.next_interval, self.options.interval)
+            && now >= next
+        {
+            // Counted from when it was due, so that it does not drift; a late one is not made up.
+            self.next_interval = Some((next + interval).max(now));
+            let counts = netns::sent_resets();
+            self.summarise(self.tracer.skipped(), &counts, &counts)?;
+        }
+        Ok(())
+    }
+
+    fn summarise(
+        &mut self,
+        skipped: Option<u64>,
+        before_end: &HashMap<u32, u64>,
+        after_end: &HashMap<u32, u64>,
+    ) -> Result<()> {
+        let wall_ns = self.pipeline.clock().wall_ns(clock::monotonic_ns()?);
+        let summary = self.baseline.summary(
+            &self.tracer,
+            skipped,
+            &self.pipeline,
+            (before_end, after_end),
+            wall_ns,
+        )?;
+        self.pipeline.summary(&summary);
+        Ok(())
+    }
+
+    /// Detaches, shows what is left, and ends with the summary.
+    async fn finish(mut self) -> Result<()> {
+        let before_end = netns::sent_resets();
+        let skipped = self.tracer.skipped();
+        self.tracer.detach();
+        let after_end = netns::sent_resets();
+        let last = timeout(LAST_WORDS, self.say_last(skipped, &before_end, &after_end));
+        // Nobody takes the output: whoever stopped the run is not kept waiting for it.
+        if let Ok(said) = last.await {
+            said?;
+            if let Ok(written) = timeout(LAST_WORDS, self.output.finish()).await {
+                written?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn say_last(
+        &mut self,
+        skipped: Option<u64>,
+        before_end: &HashMap<u32, u64>,
+        after_end: &HashMap<u32, u64>,
+    ) -> Result<()> {
+        while self.read(RECORDS_A_TURN) > 0 {
+            if !self.hand_over().await {
+                return Ok(());
+            }
+        }
+        if let Some(search) = self.search.take() {
+            let holders = search.found.await.context("the search of /proc panicked")?;
+            self.pipeline.found(&search.wanted, &holders);
+        }
+        // What still waits for a close is searched for now: nobody waits any longer.
+        self.pipeline.hurry();
+        if let Some(wanted) = self.pipeline.take_wanted() {
+            self.pipeline
+                .found(&wanted, &procfs::find_holders(Some(&wanted)));
+        }
+        self.pipeline.finish();
+        self.summarise(skipped, before_end, after_end)?;
+        self.hand_over().await;
+        Ok(())
+    }
+
+    /// Hands the output to the writer. Returns whether anybody reads it.
+    async fn hand_over(&mut self) -> bool {
+        match self.output.room().await {
+            Some(room) => {
+                room.send(self.pipeline.buffer().split().freeze());
+                true
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,472 @@
+//! Events as JSON, one object a line: the contract for scripts. A field that cannot be known is
+//! `null` and never missing; a new field may come, and none changes its meaning.
+//!
+//! Written by hand rather than through a `Serialize` tree: the fields are fixed, most are numbers
+//! or names that need no escaping, and this is the longest piece of work on an event's way.
+
+use std::{
+    fmt::{self, Write as _},
+    net::IpAddr,
+};
+
+use bytes::BytesMut;
+use jiff::Timestamp;
+
+use crate::{
+    cause::{Verdict, catalogue, summary},
+    event::{Actor, Comm, Endpoint, Escaped, Event, Owner, Reason, Segment, Socket, TcpState},
+};
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// More than an event without a socket takes, less than a page.
+const TYPICAL_LEN: usize = 2_048;
+
+/// Appends events as JSON. It remembers the second that it last printed, and is otherwise without
+/// state.
+#[derive(Debug, Default)]
+pub struct Json {
+    clock: Clock,
+}
+
+impl Json {
+    /// Appends `event` with its `verdict` as one object and a newline.
+    pub fn append(&mut self, out: &mut BytesMut, event: &Event, verdict: &Verdict) {
+        out.reserve(TYPICAL_LEN);
+        let mut w = Writer { out };
+        w.raw("{\"time\":\"");
+        self.clock.append(&mut w, event.time_ns);
+        w.raw("\",\"direction\":\"");
+        w.raw(event.direction.name());
+        w.raw(if event.is_ipv4() {
+            "\",\"family\":\"ipv4\",\"local\":"
+        } else {
+            "\",\"family\":\"ipv6\",\"local\":"
+        });
+        w.endpoint(event.local);
+        w.raw(",\"remote\":");
+        w.endpoint(event.remote);
+        w.raw(",\"state\":");
+        w.name(event.state.map(TcpState::name));
+        w.raw(",\"reason\":");
+        w.name(event.reason.map(Reason::name));
+        w.raw(",\"owner\":");
+        w.or_null(event.owner.as_ref(), Writer::owner);
+        w.raw(",\"actor\":");
+        w.or_null(event.actor.as_ref(), Writer::actor);
+        w.raw(",\"netns\":");
+        w.or_null(event.netns, Writer::number);
+        let place = event.place.as_deref();
+        w.raw(",\"cgroup\":");
+        w.foreign(place.and_then(|place| place.cgroup.as_deref()));
+        w.raw(",\"unit\":");
+        w.foreign(place.and_then(|place| place.unit.as_deref()));
+        w.raw(",\"container\":");
+        w.foreign(place.and_then(|place| place.container.as_deref()));
+        w.raw(",\"segment\":");
+        w.or_null(event.segment.as_ref(), Writer::segment);
+        w.raw(",\"socket\":");
+        w.or_null(event.socket.as_ref(), Writer::socket);
+        w.raw(",\"peer\":null,\"cause\":");
+        w.cause(event, verdict);
+        w.raw("}\n");
+    }
+}
+
+/// RFC 3339 in UTC with nine decimals. Most events share their second with the one before, so that
+/// the date is worked out once a second.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    second: Option<u64>,
+    text: String,
+}
+
+impl Clock {
+    /// Appends `time_ns`, nanoseconds since the Unix epoch.
+    pub(super) fn append(&mut self, w: &mut Writer<'_>, time_ns: u64) {
+        let second = time_ns / NS_PER_S;
+        if self.second != Some(second) {
+            // A u64 of nanoseconds ends in 2554, which is well before the last `Timestamp`.
+            let timestamp = i64::try_from(second)
+                .ok()
+                .and_then(|second| Timestamp::from_second(second).ok())
+                .unwrap_or(Timestamp::MAX);
+            self.second = Some(second);
+            self.text = timestamp.to_string();
+            self.text.truncate("2026-11-20T21:00:00".len());
+        }
+        w.raw(&self.text);
+        w.raw(".");
+        w.padded(time_ns % NS_PER_S, 9);
+        w.raw("Z");
+    }
+}
+
+/// Appends JSON values to a buffer.
+pub(super) struct Writer<'a> {
+    pub(super) out: &'a mut BytesMut,
+}
+
+impl Writer<'_> {
+    /// `text` as it stands: syntax, or a name that needs no escaping.
+    pub(super) fn raw(&mut self, text: &str) {
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
+    /// A number.
+    pub(super) fn number(&mut self, number: impl itoa::Integer) {
+        self.raw(itoa::Buffer::new().format(number));
+    }
+
+    /// The `digits` last decimal digits of `number`, with zeros in front; at most 9.
+    fn padded(&mut self, number: u64, digits: usize) {
+        let mut text = [b'0'; 9];
+        let mut rest = number;
+        for digit in text[..digits].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        self.out.extend_from_slice(&text[..digits]);
+    }
+
+    /// `value` through `write`, or `null`.
+    pub(super) fn or_null<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+        match value {
+            Some(value) => write(self, value),
+            None => self.raw("null"),
+        }
+    }
+
+    /// One of this program's names, or `null`. Kernel reasons are among them: C identifiers.
+    pub(super) fn name(&mut self, name: Option<&'static str>) {
+        self.or_null(name, |w, name| {
+            w.raw("\"");
+            w.raw(name);
+            w.raw("\"");
+        });
+    }
+
+    /// A string that prints what `value` displays.
+    pub(super) fn string(&mut self, value: impl fmt::Display) {
+        self.raw("\"");
+        // Appending to a buffer in memory does not fail.
+        let _ = write!(Text(self), "{value}");
+        self.raw("\"");
+    }
+
+    /// A string from another process, escaped so that no control character is left, or `null`.
+    pub(super) fn foreign(&mut self, text: Option<&str>) {
+        self.or_null(text, |w, text| w.string(Escaped(text.as_bytes())));
+    }
+
+    fn comm(&mut self, comm: &Comm) {
+        let bytes = comm.as_bytes();
+        match std::str::from_utf8(bytes) {
+            Ok(text) if bytes.iter().all(|b| is_plain(*b) && b.is_ascii_graphic()) => {
+                self.raw("\"");
+                self.raw(text);
+                self.raw("\"");
+            }
+            _ => self.string(comm),
+        }
+    }
+
+    /// Nanoseconds as seconds with at most six decimals, or `null`.
+    pub(super) fn seconds(&mut self, ns: Option<u64>) {
+        self.or_null(ns, |w, ns| {
+            w.number(ns / NS_PER_S);
+            let mut micros = ns % NS_PER_S / 1_000;
+            if micros > 0 {
+                let mut digits = 6;
+                while micros.is_multiple_of(10) {
+                    micros /= 10;
+                    digits -= 1;
+                }
+                w.raw(".");
+                w.padded(micros, digits);
+            }
+        });
+    }
+
+    fn endpoint(&mut self, endpoint: Endpoint) {
+        self.raw("{\"addr\":\"");
+        match endpoint.addr {
+            IpAddr::V4(addr) => {
+                let [a, b, c, d] = addr.octets();
+                self.number(a);
+                for octet in [b, c, d] {
+                    self.raw(".");
+                    self.number(octet);
+                }
+            }
+            IpAddr::V6(addr) => {
+                // An address holds nothing to escape, and the buffer does not fail.
+                let _ = write!(self.out, "{addr}");
+            }
+        }
+        self.raw("\",\"port\":");
+        self.number(endpoint.port);
+        self.raw("}");
+    }
+
+    fn owner(&mut self, owner: &Owner) {
+        let process = &owner.process;
+        self.raw("{\"pid\":");
+        self.number(process.pid);
+        self.raw(",\"comm\":");
+        self.comm(&process.comm);
+        self.raw(",\"exe\":");
+        self.foreign(process.exe.as_deref());
+        self.raw(",\"uid\":");
+        self.or_null(process.uid, Self::number);
+        self.raw(",\"via\":");
+        self.name(Some(owner.via.name()));
+        if owner.holders.len() > 1 {
+            self.raw(",\"holders\":[");
+            for (i, pid) in owner.holders.iter().enumerate() {
+                if i > 0 {
+                    self.raw(",");
+                }
+                self.number(*pid);
+            }
+            self.raw("]");
+        }
+        self.raw("}");
+    }
+
+    fn actor(&mut self, actor: &Actor) {
+        self.raw("{\"pid\":");
+        self.number(actor.process.pid);
+        self.raw(",\"tid\":");
+        self.number(actor.tid);
+        self.raw(",\"comm\":");
+        self.comm(&actor.process.comm);
+        self.raw(if actor.exiting {
+            ",\"exiting\":true,\"signal\":"
+        } else {
+            ",\"exiting\":false,\"signal\":"
+        });
+        self.or_null(actor.signal, Self::number);
+        self.raw("}");
+    }
+
+    fn segment(&mut self, segment: &Segment) {
+        self.raw("{\"flags\":");
+        self.string(segment.flags);
+        self.raw(",\"seq\":");
+        self.number(segment.seq);
+        self.raw(",\"ack\":");
+        self.number(segment.ack);
+        self.raw(",\"payload\":");
+        self.number(segment.payload);
+        self.raw("}");
+    }
+
+    fn socket(&mut self, socket: &Socket) {
+        self.raw("{\"age_s\":");
+        self.seconds(socket.age_ns);
+        self.raw(",\"idle_rx_s\":");
+        self.seconds(socket.idle_rx_ns);
+        self.raw(",\"idle_tx_s\":");
+        self.seconds(socket.idle_tx_ns);
+        self.raw(",\"bytes_sent\":");
+        self.number(socket.bytes_sent);
+        self.raw(",\"bytes_received\":");
+        self.number(socket.bytes_received);
+        self.raw(",\"unread\":");
+        self.number(socket.unread);
+        self.raw(",\"unacked\":");
+        self.number(socket.unacked);
+        self.raw("}");
+    }
+
+    fn cause(&mut self, event: &Event, verdict: &Verdict) {
+        self.raw("{\"id\":\"");
+        self.raw(verdict.id.name());
+        self.raw("\",\"confidence\":\"");
+        self.raw(verdict.confidence.name());
+        self.raw("\",\"summary\":");
+        self.string(summary(event, verdict));
+        self.raw(",\"evidence\":[");
+        for (i, fact) in verdict.facts.iter().enumerate() {
+            if i > 0 {
+                self.raw(",");
+            }
+            self.string(fact);
+        }
+        self.raw("],\"advice\":\"");
+        // The catalogue's tests hold its texts to what needs no escaping.
+        self.raw(catalogue::entry(verdict.id).advice);
+        self.raw("\"}");
+    }
+}
+
+/// Whether `byte` stands for itself in a JSON string.
+const fn is_plain(byte: u8) -> bool {
+    byte >= b' ' && byte != b'"' && byte != b'\\'
+}
+
+/// The inside of a JSON string.
+struct Text<'a, 'b>(&'a mut Writer<'b>);
+
+impl fmt::Write for Text<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some(at) = rest.bytes().position(|b| !is_plain(b)) {
+            let (plain, tail) = rest.split_at(at);
+            self.0.raw(plain);
+            // What must be escaped is ASCII, so one byte long.
+            let (special, tail) = tail.split_at(1);
+            match special {
+                "\"" => self.0.raw("\\\""),
+                "\\" => self.0.raw("\\\\"),
+                control => {
+                    let code = control.as_bytes()[0];
+                    write!(self.0.out, "\\u{code:04x}")?;
+                }
+            }
+            rest = tail;
+        }
+        self.0.raw(rest);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cause::{CauseId, HostFacts, Reasons, classify},
+        fixture,
+    };
+
+    fn line(event: &Event) -> String {
+        let host = HostFacts {
+            uptime: None,
+            reasons: Reasons::All,
+        };
+        let mut out = BytesMut::new();
+        Json::default().append(&mut out, event, &classify(event, &host));
+        String::from_utf8(out.to_vec()).expect("UTF-8")
+    }
+
+    fn value(event: &Event) -> serde_json::Value {
+        let line = line(event);
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(line.ends_with('\n'));
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    #[test]
+    fn a_closed_port() {
+        insta::assert_snapshot!(line(&fixture::closed_port()));
+    }
+
+    #[test]
+    fn a_close_with_unread_data() {
+        insta::assert_snapshot!(line(&fixture::unread()));
+    }
+
+    #[test]
+    fn ipv6_with_several_holders_and_a_killed_actor() {
+        let mut event = fixture::unread();
+        event.local = fixture::endpoint("2001:db8::5", 8080);
+        event.remote = fixture::endpoint("fe80::5054:ff:fe12:3456", 51234);
+        event.owner.as_mut().expect("an owner").holders = vec![812, 813];
+        let actor = event.actor.as_mut().expect("an actor");
+        actor.exiting = true;
+        actor.signal = Some(9);
+        insta::assert_snapshot!(line(&event));
+    }
+
+    #[test]
+    fn one_holder_is_the_owner_and_is_not_listed() {
+        let mut event = fixture::unread();
+        event.owner.as_mut().expect("an owner").holders = vec![812];
+        assert!(value(&event)["owner"].get("holders").is_none());
+    }
+
+    #[test]
+    fn hostile_names_stay_inside_their_strings() {
+        let mut event = fixture::unread();
+        let owner = event.owner.as_mut().expect("an owner");
+        owner.process.comm = Comm::from_text(b"\x1b[2J\"}\n\xff");
+        owner.process.exe = Some("/tmp/a\"b\\c\u{202e}\u{9b}\u{7f}".into());
+        let line = line(&event);
+        assert!(
+            line.trim_end_matches('\n')
+                .chars()
+                .all(|c| !c.is_control() && c != '\u{202e}')
+        );
+        let value = value(&event);
+        assert_eq!(value["owner"]["comm"], "\\x1b[2J\"}\\n\\xff");
+        assert_eq!(value["owner"]["exe"], "/tmp/a\"b\\\\c\\u{202e}\\u{9b}\\x7f");
+        assert_eq!(
+            value["cause"]["summary"],
+            "nginx[812] closed the connection with 64 bytes still unread"
+        );
+    }
+
+    #[test]
+    fn control_characters_are_escaped_by_the_writer_too() {
+        let mut out = BytesMut::new();
+        Writer { out: &mut out }.string("a\u{1}b\"c\\d\n");
+        assert_eq!(&out[..], br#""a\u0001b\"c\\d\u000a""#);
+    }
+
+    #[test]
+    fn a_known_event_gives_the_same_as_a_json_library() {
+        let value = value(&fixture::received(TcpState::SynSent));
+        assert_eq!(value["direction"], "received");
+        assert_eq!(value["state"], "SYN_SENT");
+        assert_eq!(value["reason"], serde_json::Value::Null);
+        assert_eq!(value["actor"], serde_json::Value::Null);
+        assert_eq!(value["peer"], serde_json::Value::Null);
+        assert_eq!(value["socket"]["age_s"], 0.0015);
+        assert_eq!(value["socket"]["idle_rx_s"], serde_json::Value::Null);
+        assert_eq!(value["cause"]["id"], "refused");
+        assert_eq!(
+            value["cause"]["advice"],
+            catalogue::entry(CauseId::Refused).advice
+        );
+    }
+
+    #[test]
+    fn seconds_have_at_most_six_decimals_and_no_zeros_at_the_end() {
+        let cases = [
+            (0, "0"),
+            (999, "0"),
+            (1_000, "0.000001"),
+            (100_000_000, "0.1"),
+            (12_300_000_000, "12.3"),
+            (1_000_001_999, "1.000001"),
+            (u64::MAX, "18446744073.709551"),
+        ];
+        for (ns, text) in cases {
+            let mut out = BytesMut::new();
+            Writer { out: &mut out }.seconds(Some(ns));
+            assert_eq!(&out[..], text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn times_are_rfc_3339_whatever_was_printed_before() {
+        let mut clock = Clock::default();
+        let cases = [
+            (fixture::TIME_NS, "2026-11-20T21:00:00.123456789Z"),
+            (fixture::TIME_NS + 1, "2026-11-20T21:00:00.123456790Z"),
+            (
+                fixture::TIME_NS + NS_PER_S,
+                "2026-11-20T21:00:01.123456789Z",
+            ),
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (951_782_400 * NS_PER_S, "2000-02-29T00:00:00.000000000Z"),
+            (u64::MAX, "2554-07-21T23:34:33.709551615Z"),
+        ];
+        for (time_ns, text) in cases {
+            let mut out = BytesMut::new();
+            clock.append(&mut Writer { out: &mut out }, time_ns);
+            assert_eq!(&out[..], text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! Events as a table: a header and one row a reset.
+//!
+//! Each column begins at a fixed place as long as the ones before it fit theirs. A value that does
+//! not fit is never cut: the row's columns move to the right and fall back into place as soon as a
+//! shorter value leaves room. With usual addresses and names a row takes at most 100 columns.
+
+use std::fmt::{self, Write as _};
+
+use anstyle::{AnsiColor, Style};
+use bytes::BytesMut;
+use jiff::{Timestamp, tz::TimeZone};
+
+use crate::{
+    cause::{Confidence, Verdict, summary},
+    event::{Actor, Direction, Event, Reason, TcpState},
+};
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// The columns of every table, and how wide each is with the space behind it.
+const COLUMNS: [(&str, usize); 8] = [
+    ("TIME", 13),
+    ("DIR", 5),
+    ("PID", 6),
+    ("COMM", 8),
+    ("LOCAL", 16),
+    ("REMOTE", 18),
+    ("STATE", 8),
+    ("CAUSE", 26),
+];
+
+/// The columns that a wide table has as well.
+const WIDE_COLUMNS: [(&str, usize); 6] = [
+    ("REASON", 25),
+    ("CONFIDENCE", 11),
+    ("VIA", 9),
+    ("NETNS", 11),
+    ("ACTOR", 16),
+    ("SUMMARY", 0),
+];
+
+/// How much wider the first column is with the date.
+const DATE_WIDTH: usize = "2026-11-20 ".len();
+
+/// How the table looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableOptions {
+    /// With colours, for a terminal that wants them.
+    pub colour: bool,
+    /// With the columns REASON to SUMMARY.
+    pub wide: bool,
+    /// With the date before the time.
+    pub date: bool,
+}
+
+/// Appends events as rows. It remembers the second that it last printed, and is otherwise without
+/// state.
+#[derive(Debug)]
+pub struct Table {
+    options: TableOptions,
+    zone: TimeZone,
+    second: Option<u64>,
+    stamp: String,
+}
+
+impl Table {
+    /// A table whose times stand in the time zone `zone`.
+    pub fn new(options: TableOptions, zone: TimeZone) -> Self {
+        Self {
+            options,
+            zone,
+            second: None,
+            stamp: String::new(),
+        }
+    }
+
+    /// Appends the header.
+    pub fn header(&self, out: &mut BytesMut) {
+        let wide: &[_] = if self.options.wide {
+            &WIDE_COLUMNS
+        } else {
+            &[]
+        };
+        let mut row = self.row(out);
+        for (name, _) in COLUMNS.iter().chain(wide) {
+            row.cell(Style::new().bold(), name);
+        }
+        row.end();
+    }
+
+    /// Appends `event` with its `verdict` as one row. A cause is followed by `?` when it is likely
+    /// and by `??` when it is possible; what is not known is `-`.
+    pub fn append(&mut self, out: &mut BytesMut, event: &Event, verdict: &Verdict) {
+        self.set_second(event.time_ns / NS_PER_S);
+        let millis = event.time_ns % NS_PER_S / 1_000_000;
+        let owner = event.owner.as_ref();
+        let mut row = self.row(out);
+        row.cell(Style::new(), format_args!("{}.{millis:03}", self.stamp));
+        let (name, colour) = match event.direction {
+            Direction::Sent => ("sent", AnsiColor::Yellow),
+            Direction::Received => ("recv", AnsiColor::Cyan),
+        };
+        row.cell(colour.on_default(), name);
+        row.cell(Style::new(), OrDash(owner.map(|owner| owner.process.pid)));
+        row.cell(Style::new(), OrDash(owner.map(|owner| owner.process.comm)));
+        row.cell(Style::new(), event.local);
+        row.cell(Style::new(), event.remote);
+        row.cell(Style::new(), OrDash(event.state.map(short_name)));
+        let (mark, style) = match verdict.confidence {
+            Confidence::Certain => ("", Style::new().bold()),
+            Confidence::Likely => ("?", Style::new()),
+            Confidence::Possible => ("??", Style::new().dimmed()),
+        };
+        row.cell(style, format_args!("{}{mark}", verdict.id.name()));
+        if self.options.wide {
+            let plain = Style::new();
+            row.cell(plain, OrDash(event.reason.map(Reason::name)));
+            row.cell(plain, verdict.confidence.name());
+            row.cell(plain, OrDash(owner.map(|owner| owner.via.name())));
+            row.cell(plain, OrDash(event.netns));
+            row.cell(plain, OrDash(event.actor.as_ref().map(ActorName)));
+            row.cell(plain, summary(event, verdict));
+        }
+        row.end();
+    }
+
+    /// Works out the date and time of `second` of the Unix epoch, unless it is the last one again.
+    fn set_second(&mut self, second: u64) {
+        if self.second == Some(second) {
+            return;
+        }
+        // A u64 of nanoseconds ends in 2554, which is well before the last `Timestamp`.
+        let time = i64::try_from(second)
+            .ok()
+            .and_then(|second| Timestamp::from_second(second).ok())
+            .unwrap_or(Timestamp::MAX)
+            .to_zoned(self.zone.clone())
+            .datetime();
+        self.second = Some(second);
+        self.stamp = time.to_string().replace('T', " ");
+        if !self.options.date {
+            self.stamp.drain(..DATE_WIDTH);
+        }
+    }
+
+    fn row<'a>(&self, out: &'a mut BytesMut) -> Row<'a> {
+        Row {
+            out,
+            colour: self.options.colour,
+            cells: 0,
+            extra: if self.options.date { DATE_WIDTH } else { 0 },
+            width: 0,
+            start: 0,
+        }
+    }
+}
+
+/// A row being written.
+struct Row<'a> {
+    out: &'a mut BytesMut,
+    colour: bool,
+    /// Cells written so far.
+    cells: usize,
+    /// What the first column has more.
+    extra: usize,
+    /// Characters written so far.
+    width: usize,
+    /// Where the next cell should begin.
+    start: usize,
+}
+
+impl Row<'_> {
+    /// Writes the next cell, at its column's place or one space behind the last cell.
+    fn cell(&mut self, style: Style, value: impl fmt::Display) {
+        let is_first = self.cells == 0;
+        let gap = if is_first {
+            0
+        } else {
+            self.start.saturating_sub(self.width).max(1)
+        };
+        self.out.resize(self.out.len() + gap, b' ');
+        self.width += gap;
+        // Appending to a buffer in memory does not fail.
+        let _ = if self.colour && style != Style::new() {
+            write!(self.out, "{style}")
+                .and_then(|()| write!(self, "{value}"))
+                .and_then(|()| write!(self.out, "{style:#}"))
+        } else {
+            write!(self, "{value}")
+        };
+        let mut columns = COLUMNS.iter().chain(&WIDE_COLUMNS);
+        self.start += columns.nth(self.cells).map_or(0, |(_, width)| *width);
+        if is_first {
+            self.start += self.extra;
+        }
+        self.cells += 1;
+    }
+
+    fn end(self) {
+        self.out.extend_from_slice(b"\n");
+    }
+}
+
+impl fmt::Write for Row<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.width += text.chars().count();
+        self.out.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// A value, or `-` for what is not known.
+struct OrDash<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrDash<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("-"),
+        }
+    }
+}
+
+/// `name[pid]`, and how it ended.
+struct ActorName<'a>(&'a Actor);
+
+impl fmt::Display for ActorName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Actor {
+            process, exiting, ..
+        } = self.0;
+        write!(f, "{}[{}]", process.comm, process.pid)?;
+        if *exiting { f.write_str("!") } else { Ok(()) }
+    }
+}
+
+/// The state's name; the longest and most common one as `ss` shortens it.
+const fn short_name(state: TcpState) -> &'static str {
+    match state {
+        TcpState::Established => "ESTAB",
+        other => other.name(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cause::{CauseId, HostFacts, Reasons, catalogue, classify},
+        event::Comm,
+        fixture,
+    };
+
+    const HOST: HostFacts = HostFacts {
+        uptime: None,
+        reasons: Reasons::All,
+    };
+
+    fn table(options: TableOptions, events: &[Event]) -> String {
+        let mut table = Table::new(options, TimeZone::UTC);
+        let mut out = BytesMut::new();
+        table.header(&mut out);
+        for event in events {
+            table.append(&mut out, event, &classify(event, &HOST));
+        }
+        String::from_utf8(out.to_vec()).expect("UTF-8")
+    }
+
+    fn ipv6(local: &str, remote: &str) -> Event {
+        let mut event = fixture::unread();
+        event.local = fixture::endpoint(local, 8080);
+        event.remote = fixture::endpoint(remote, 51234);
+        event
+    }
+
+    fn hostile() -> Event {
+        let mut event = fixture::unread();
+        let comm = Comm::from_text(b"\x1b]0;x\x07\"\r\n\xff\xc2\x9b");
+        event.owner.as_mut().expect("an owner").process.comm = comm;
+        event.actor.as_mut().expect("an actor").process.comm = comm;
+        event
+    }
+
+    fn events() -> Vec<Event> {
+        vec![
+            fixture::closed_port(),
+            fixture::unread(),
+            fixture::received(TcpState::SynSent),
+            fixture::received(TcpState::Established),
+            fixture::received(TcpState::SynRecv),
+            ipv6("2001:db8::5", "2001:db8::9"),
+            ipv6(
+                "2001:db8:1234:5678:9abc:def0:1234:5678",
+                "2001:db8:1234:5678:9abc:def0:1234:5679",
+            ),
+            hostile(),
+        ]
+    }
+
+    #[test]
+    fn narrow() {
+        insta::assert_snapshot!(table(TableOptions::default(), &events()));
+    }
+
+    #[test]
+    fn wide_with_the_date() {
+        let options = TableOptions {
+            wide: true,
+            date: true,
+            colour: false,
+        };
+        let mut events = events();
+        events[1].actor.as_mut().expect("an actor").exiting = true;
+        insta::assert_snapshot!(table(options, &events));
+    }
+
+    #[test]
+    fn coloured() {
+        let options = TableOptions {
+            colour: true,
+            ..TableOptions::default()
+        };
+        let text = table(options, &events()[..5]);
+        insta::assert_snapshot!(text.replace('\x1b', "<ESC>"));
+    }
+
+    #[test]
+    fn colours_do_not_move_columns() {
+        let options = TableOptions {
+            colour: true,
+            ..TableOptions::default()
+        };
+        let mut coloured = table(options, &events());
+        for code in ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[33m", "\x1b[36m"] {
+            coloured = coloured.replace(code, "");
+        }
+        assert_eq!(coloured, table(TableOptions::default(), &events()));
+    }
+
+    #[test]
+    fn no_control_character_of_another_process_is_printed() {
+        let options = TableOptions {
+            wide: true,
+            ..TableOptions::default()
+        };
+        let text = table(options, &[hostile()]);
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text}");
+    }
+
+    #[test]
+    fn usual_rows_fit_a_hundred_columns_whatever_the_cause() {
+        let mut event = fixture::unread();
+        event.local = fixture::endpoint("192.168.1.5", 443);
+        event.remote = fixture::endpoint("192.168.1.9", 51234);
+        event.owner.as_mut().expect("an owner").process = fixture::process(123_456, "postgres");
+        for entry in &catalogue::ENTRIES {
+            let mut verdict = classify(&event, &HOST);
+            verdict.id = entry.id;
+            verdict.confidence = match entry.id {
+                CauseId::Unknown => Confidence::Possible,
+                _ => Confidence::Likely,
+            };
+            let mut out = BytesMut::new();
+            Table::new(TableOptions::default(), TimeZone::UTC).append(&mut out, &event, &verdict);
+            assert!(
+                out.len() <= 101,
+                "{} columns with {}",
+                out.len() - 1,
+                entry.name
+            );
+        }
+        let short = table(
+            TableOptions::default(),
+            &[ipv6("2001:db8::5", "2001:db8::9")],
+        );
+        assert!(short.lines().all(|line| line.len() <= 100), "{short}");
+    }
+
+    #[test]
+    fn times_stand_in_the_time_zone_of_the_table() {
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        let options = TableOptions {
+            date: true,
+            ..TableOptions::default()
+        };
+        let mut table = Table::new(options, zone);
+        let mut out = BytesMut::new();
+        let mut event = fixture::closed_port();
+        let verdict = classify(&event, &HOST);
+        table.append(&mut out, &event, &verdict);
+        event.time_ns += NS_PER_S;
+        table.append(&mut out, &event, &verdict);
+        let text = String::from_utf8(out.to_vec()).expect("UTF-8");
+        let times: Vec<_> = text.lines().map(|line| &line[..23]).collect();
+        assert_eq!(
+            times,
+            ["2026-11-20 23:00:00.123", "2026-11-20 23:00:01.123"]
+        );
+    }
+}

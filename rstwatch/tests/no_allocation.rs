@@ -1,0 +1,139 @@
+//! Judging and printing an event must not allocate: in a storm that is done a million times a few
+//! seconds.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    net::Ipv4Addr,
+};
+
+use bytes::BytesMut;
+use jiff::tz::TimeZone;
+use rstwatch::{
+    cause::{HostFacts, classify},
+    event::{
+        Comm, Direction, Endpoint, Event, Owner, Process, Reason, Segment, Socket, TcpFlags,
+        TcpState, Trigger, Via,
+    },
+    filter::Filter,
+    sink::{
+        json::Json,
+        table::{Table, TableOptions},
+    },
+};
+
+/// The system's allocator, which counts what this thread asks it for.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises hold for `System` as well.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` came from `System` through `alloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    work();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+fn events() -> [Event; 2] {
+    let end = |last, port| Endpoint {
+        addr: Ipv4Addr::new(10, 0, 0, last).into(),
+        port,
+    };
+    let closed_port = Event {
+        time_ns: 1_795_208_400_123_456_789,
+        direction: Direction::Sent,
+        local: end(5, 8080),
+        remote: end(9, 51234),
+        netns: Some(1),
+        state: None,
+        reason: Some(Reason::NoSocket),
+        trigger: Trigger::Segment,
+        segment: Some(Segment {
+            flags: TcpFlags(TcpFlags::SYN),
+            seq: 1,
+            ack: 2,
+            payload: 0,
+            window: 3,
+            ttl: 64,
+        }),
+        socket: None,
+        time_wait: None,
+        past: None,
+        owner: None,
+        actor: None,
+        place: None,
+    };
+    let refused = Event {
+        direction: Direction::Received,
+        state: Some(TcpState::SynSent),
+        reason: None,
+        trigger: Trigger::Received,
+        segment: None,
+        socket: Some(Socket::default()),
+        owner: Some(Owner {
+            process: Process {
+                pid: 1,
+                start_ns: None,
+                comm: Comm::from_text(b"hostile\x1b[2J"),
+                uid: None,
+                exe: None,
+            },
+            via: Via::Connect,
+            holders: Vec::new(),
+        }),
+        ..closed_port.clone()
+    };
+    [closed_port, refused]
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(
+        allocations(|| drop(std::hint::black_box(Box::new(1_u64)))),
+        1
+    );
+}
+
+#[test]
+fn an_event_is_judged_and_printed_without_allocating() {
+    let host = HostFacts::default();
+    let filter = Filter::default();
+    let mut json = Json::default();
+    let wide = TableOptions {
+        wide: true,
+        colour: true,
+        date: true,
+    };
+    let mut table = Table::new(wide, TimeZone::UTC);
+    let mut out = BytesMut::with_capacity(1 << 16);
+    let mut run = |events: &[Event]| {
+        for event in events {
+            let verdict = classify(event, &host);
+            assert!(filter.matches(event, &verdict));
+            json.append(&mut out, event, &verdict);
+            table.append(&mut out, event, &verdict);
+        }
+    };
+    let events = events();
+    // The first event of a second works out the date, which may allocate.
+    run(&events);
+    assert_eq!(allocations(|| run(&events)), 0);
+}
