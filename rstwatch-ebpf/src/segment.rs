@@ -39,9 +39,8 @@ pub unsafe fn fill<M: Memory>(reset: *mut Reset, skb: KernelPtr) {
     };
     // One read takes both headers when the first has no options, as nearly always.
     // SAFETY: the helper checks the address.
-    let read = unsafe {
-        bpf_probe_read_kernel_buf(head.wrapping_add(network as usize), &mut bytes)
-    };
+    let read =
+        unsafe { bpf_probe_read_kernel_buf(head.wrapping_add(network as usize), &mut bytes) };
     if read.is_err() {
         maps::count(Stat::ReadFailed);
         // SAFETY: the caller's promise.
@@ -127,7 +126,11 @@ unsafe fn fill_ip(reset: *mut Reset, bytes: &[u8; HEADERS], ip_len: u32, skb_len
             total.wrapping_sub(ip_len).wrapping_sub(tcp_len)
         };
         // Negative: the headers contradict each other.
-        (*reset).payload = if payload > i32::MAX as u32 { 0 } else { payload };
+        (*reset).payload = if payload > i32::MAX as u32 {
+            0
+        } else {
+            payload
+        };
     }
 }
 

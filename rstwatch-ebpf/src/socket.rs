@@ -75,11 +75,25 @@ pub unsafe fn fill_tuple<M: Memory>(tuple: *mut Tuple, sock: KernelPtr, tcp: Ker
         (*tuple).local_port = u16::from_be(M::read(tcp, offset_of_field!(inet_sport)));
         (*tuple).remote_port = u16::from_be(M::read(sock, offset_of_field!(skc_dport)));
         if M::read::<u16>(sock, offset_of_field!(skc_family)) == AF_INET {
-            set_ipv4(&raw mut (*tuple).local, M::read(sock, offset_of_field!(skc_rcv_saddr)));
-            set_ipv4(&raw mut (*tuple).remote, M::read(sock, offset_of_field!(skc_daddr)));
+            set_ipv4(
+                &raw mut (*tuple).local,
+                M::read(sock, offset_of_field!(skc_rcv_saddr)),
+            );
+            set_ipv4(
+                &raw mut (*tuple).remote,
+                M::read(sock, offset_of_field!(skc_daddr)),
+            );
         } else {
-            copy_ipv6::<M>(&raw mut (*tuple).local, sock, offset_of_field!(skc_v6_rcv_saddr));
-            copy_ipv6::<M>(&raw mut (*tuple).remote, sock, offset_of_field!(skc_v6_daddr));
+            copy_ipv6::<M>(
+                &raw mut (*tuple).local,
+                sock,
+                offset_of_field!(skc_v6_rcv_saddr),
+            );
+            copy_ipv6::<M>(
+                &raw mut (*tuple).remote,
+                sock,
+                offset_of_field!(skc_v6_daddr),
+            );
         }
     }
 }

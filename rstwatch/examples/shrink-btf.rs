@@ -21,7 +21,10 @@ use std::{
 
 use rstwatch::{
     btf::{Btf, Kind, Type},
-    kernel::{layout::{HELPERS, TRACEPOINTS}, reasons::ENUMERATION},
+    kernel::{
+        layout::{HELPERS, TRACEPOINTS},
+        reasons::ENUMERATION,
+    },
 };
 use rstwatch_common::layout::FIELDS;
 
@@ -123,9 +126,7 @@ impl Shrink<'_> {
                 let words = [element, index, old.words[2]];
                 self.out.add(kind::ARRAY, false, b"", 0, 0, &words)
             }
-            Kind::Enum | Kind::Enum64 if is_kept(&name) => {
-                self.copy_enumeration(old, &name)
-            }
+            Kind::Enum | Kind::Enum64 if is_kept(&name) => self.copy_enumeration(old, &name),
             // Any other enumeration is an integer of its size.
             Kind::Enum | Kind::Enum64 => {
                 let bits = old.size_or_type * 8;

@@ -93,8 +93,7 @@ impl Interpreter {
                 Observation::Reset(sighting)
             }
             Record::Answer(record) => {
-                let mut sighting =
-                    self.with_socket(record, Direction::Sent, Trigger::Segment);
+                let mut sighting = self.with_socket(record, Direction::Sent, Trigger::Segment);
                 sighting.event.actor = actor(&record.entry.closer);
                 Observation::Reset(sighting)
             }
@@ -205,16 +204,17 @@ impl Interpreter {
         let clock = &self.clock;
         let listens = state == Some(TcpState::Listen);
         let ago = |then| clock.jiffies_ago_ns(facts.now_jiffies, then);
-        // A received FIN and a sent SYN or FIN take a sequence number each without being data.
+        // A received FIN takes a sequence number without being data (`tcp_fin`).
         let fin_received = matches!(
             state,
             Some(TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::TimeWait)
         );
+        let bytes_received = facts.bytes_received.saturating_sub(u64::from(fin_received));
         Socket {
             age_ns: (entry.born_ns != 0)
                 .then(|| reset.header.time_ns.saturating_sub(entry.born_ns)),
             // Both stamps are set when the connection is made, before any data.
-            idle_rx_ns: (facts.bytes_received > 0)
+            idle_rx_ns: (bytes_received > 0)
                 .then(|| ago(facts.last_received))
                 .flatten(),
             idle_tx_ns: (facts.bytes_sent > 0)
@@ -222,7 +222,7 @@ impl Interpreter {
                 .flatten(),
             idle_ack_ns: ago(facts.last_ack),
             bytes_sent: facts.bytes_sent,
-            bytes_received: facts.bytes_received,
+            bytes_received,
             unread: if listens {
                 0
             } else {

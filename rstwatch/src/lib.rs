@@ -11,13 +11,11 @@
 pub mod bpf_object;
 pub mod btf;
 pub mod cause;
+pub mod cli;
 pub mod clock;
 pub mod decode;
 pub mod event;
 pub mod filter;
-
-pub mod sink;
-
 #[cfg(test)]
 mod fixture;
 pub mod interpret;
@@ -26,4 +24,7 @@ pub mod load;
 pub mod netns;
 pub mod output;
 pub mod owner;
+pub mod pipeline;
+pub mod run;
 pub mod scenario;
+pub mod sink;

@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     thread,
@@ -22,7 +23,7 @@ const NAMED: &str = "/run/netns";
 pub fn sent_resets() -> HashMap<u32, u64> {
     let mut counts = HashMap::new();
     for process in processes() {
-        let Some(netns) = inode_of(&process.join("ns/net")) else {
+        let Ok(netns) = inode_of(&process.join("ns/net")) else {
             continue;
         };
         if !counts.contains_key(&netns)
@@ -49,11 +50,15 @@ pub fn names() -> HashMap<u32, String> {
         .collect()
 }
 
-/// The inode of the namespace at a path such as `/run/netns/NAME` or `/proc/PID/ns/net`; `None`
-/// when there is none.
-pub fn inode_of(path: &Path) -> Option<u32> {
-    // The file behind either is the namespace's own on nsfs.
-    u32::try_from(fs::metadata(path).ok()?.ino()).ok()
+/// The inode of the namespace at a path such as `/run/netns/NAME` or `/proc/PID/ns/net`.
+///
+/// # Errors
+///
+/// When there is nothing at that path, or something that is no namespace.
+pub fn inode_of(path: &Path) -> io::Result<u32> {
+    // The file behind either is the namespace's own on nsfs, whose inodes have 32 bits.
+    let inode = fs::metadata(path)?.ino();
+    u32::try_from(inode).map_err(|_| io::Error::other("it is not a namespace"))
 }
 
 fn named() -> Vec<(String, PathBuf, u32)> {
@@ -64,7 +69,7 @@ fn named() -> Vec<(String, PathBuf, u32)> {
         .flatten()
         .filter_map(|entry| {
             let path = entry.path();
-            let netns = inode_of(&path)?;
+            let netns = inode_of(&path).ok()?;
             Some((
                 entry.file_name().to_string_lossy().into_owned(),
                 path,

@@ -35,9 +35,13 @@ impl CauseCounts {
         [Direction::Sent, Direction::Received]
             .into_iter()
             .flat_map(move |direction| {
-                catalogue::ENTRIES
-                    .iter()
-                    .map(move |entry| (direction, entry.id, self.0[direction as usize][entry.id as usize]))
+                catalogue::ENTRIES.iter().map(move |entry| {
+                    (
+                        direction,
+                        entry.id,
+                        self.0[direction as usize][entry.id as usize],
+                    )
+                })
             })
             .filter(|(_, _, count)| *count > 0)
     }

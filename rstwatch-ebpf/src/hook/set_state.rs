@@ -167,4 +167,3 @@ unsafe fn set_closer<M: Memory>(entry: *mut SocketEntry, old: u8) {
         }
     }
 }
-

@@ -157,17 +157,16 @@ fn parse_misses(fdinfo: &str) -> Option<u64> {
         .ok()
 }
 
-fn take_map<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, StartError> {
+fn take_map<T: TryFrom<aya::maps::Map>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, StartError> {
     ebpf.take_map(name)
         .and_then(|map| T::try_from(map).ok())
         .ok_or_else(|| StartError::Object(format!("it has no map {name}")))
 }
 
-fn attach(
-    ebpf: &mut Ebpf,
-    btf: Option<&Btf>,
-    hook: &'static str,
-) -> Result<Means, StartError> {
+fn attach(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: &'static str) -> Result<Means, StartError> {
     let refusal = match btf {
         Some(btf) => match attach_btf(ebpf, btf, hook) {
             Ok(()) => return Ok(Means::Btf),

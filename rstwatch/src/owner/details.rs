@@ -57,8 +57,7 @@ fn read(process: &Process) -> Details {
     let place = fs::read_to_string(format!("/proc/{pid}/cgroup"))
         .ok()
         .map(|text| Arc::new(place::from_proc_cgroup(&text)));
-    let unchanged =
-        procfs::read_process(pid).is_some_and(|now| procfs::is_same(&now, process));
+    let unchanged = procfs::read_process(pid).is_some_and(|now| procfs::is_same(&now, process));
     if unchanged {
         Details { exe, place }
     } else {

@@ -249,7 +249,9 @@ impl<L: Liveness> Owners<L> {
         let mut next = u64::MAX;
         self.held.retain(|_, list| {
             taken.extend(list.extract_if(.., |held| which(held)));
-            next = list.iter().fold(next, |next, held| next.min(held.deadline_ns));
+            next = list
+                .iter()
+                .fold(next, |next, held| next.min(held.deadline_ns));
             !list.is_empty()
         });
         self.waiting -= taken.len();
@@ -264,7 +266,10 @@ fn inode(event: &Event) -> u64 {
 }
 
 fn is_kernel_owned(event: &Event) -> bool {
-    event.socket.as_ref().is_some_and(|socket| socket.kernel_owned)
+    event
+        .socket
+        .as_ref()
+        .is_some_and(|socket| socket.kernel_owned)
 }
 
 #[cfg(test)]

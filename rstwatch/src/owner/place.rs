@@ -97,10 +97,7 @@ mod tests {
             Some("/system.slice/a.service")
         );
         let hybrid = "4:memory:/m\n1:name=systemd:/system.slice/b.service\n0::/\n";
-        assert_eq!(
-            from_proc_cgroup(hybrid).unit.as_deref(),
-            Some("b.service")
-        );
+        assert_eq!(from_proc_cgroup(hybrid).unit.as_deref(), Some("b.service"));
         assert_eq!(from_proc_cgroup("0::/\n").cgroup.as_deref(), Some("/"));
         assert_eq!(from_proc_cgroup("").cgroup, None);
         assert_eq!(from_proc_cgroup("garbage").cgroup, None);

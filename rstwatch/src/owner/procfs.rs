@@ -73,7 +73,11 @@ pub fn find_holders(wanted: Option<&BTreeSet<u64>>) -> Holders {
         return holders;
     };
     for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         let inodes = socket_inodes(&entry.path(), wanted);

@@ -91,7 +91,10 @@ pub async fn trace(options: TraceOptions) -> Result<()> {
         File::create(path)
             .with_context(|| format!("cannot create the ready file {}", path.display()))?;
     }
-    stop.deadline = run.options.duration.map(|duration| Box::pin(sleep(duration)));
+    stop.deadline = run
+        .options
+        .duration
+        .map(|duration| Box::pin(sleep(duration)));
     loop {
         tokio::select! {
             biased;

@@ -1,16 +1,23 @@
 //! Getting ready: learns the kernel, loads and attaches, and takes stock of what is there already.
 
-use std::{fs, path::Path, thread, time::Instant};
+use std::{
+    fs,
+    num::NonZeroU64,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
+use jiff::tz::TimeZone;
 use rstwatch_common::layout::Features;
 
 use super::counters::Baseline;
 use crate::{
     btf::Btf,
     cause::{self, HostFacts},
-    cli::TraceOptions,
+    cli::{Output, TraceOptions},
     clock::Clock,
     event::Reason,
     interpret::Interpreter,
@@ -26,7 +33,7 @@ use crate::{
     netns,
     owner::procfs,
     pipeline::Pipeline,
-    sink::Sink,
+    sink::{Sink, json::Json, table::Table},
 };
 
 /// Where the kernel lists its symbols.
@@ -45,7 +52,7 @@ pub(super) struct Started {
 /// # Errors
 ///
 /// When something is in the way: a [`StartError`] in most cases.
-pub(super) fn start(options: &TraceOptions, sink: Sink) -> Result<Started> {
+pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     preflight::check()?;
     // The kernel takes longer to write its symbols down than all the rest takes.
     let stacks = thread::spawn(read_stacks);
@@ -64,7 +71,7 @@ pub(super) fn start(options: &TraceOptions, sink: Sink) -> Result<Started> {
             send_reset_reason: u8::from(hooks.send_reset_reason),
             current_task_btf: u8::from(hooks.current_task_btf),
         },
-        ring_bytes: options.ring_bytes,
+        ring_bytes: options.ring_size,
         log: options.bpf_log,
     };
     let before = netns::sent_resets();
@@ -79,7 +86,9 @@ pub(super) fn start(options: &TraceOptions, sink: Sink) -> Result<Started> {
     let stacks = match stacks.join() {
         Ok(Ok(stacks)) => stacks,
         Ok(Err(why)) => {
-            eprintln!("rstwatch: {why}: resets that this host sends of its own accord get no actor");
+            eprintln!(
+                "rstwatch: {why}: resets that this host sends of its own accord get no actor"
+            );
             Stacks::unreadable()
         }
         Err(_) => anyhow::bail!("the thread that reads {KALLSYMS} panicked"),
@@ -107,8 +116,8 @@ pub(super) fn start(options: &TraceOptions, sink: Sink) -> Result<Started> {
         snapshot,
         host,
         options.filter.clone(),
-        sink,
-        options.count.unwrap_or(u64::MAX),
+        sink(options.output),
+        options.count.map_or(u64::MAX, NonZeroU64::get),
     );
     Ok(Started {
         tracer,
@@ -118,10 +127,18 @@ pub(super) fn start(options: &TraceOptions, sink: Sink) -> Result<Started> {
     })
 }
 
+fn sink(output: Output) -> Sink {
+    match output {
+        Output::Json => Sink::Json(Json::default()),
+        Output::Table(options) => Sink::Table(Table::new(options, TimeZone::system())),
+    }
+}
+
 fn read_stacks() -> Result<Stacks> {
     let text = fs::read(Path::new(KALLSYMS)).with_context(|| format!("cannot read {KALLSYMS}"))?;
-    Stacks::from_kallsyms(&text)
-        .with_context(|| format!("{KALLSYMS} shows no addresses (set kernel.kptr_restrict to 0 or 1)"))
+    Stacks::from_kallsyms(&text).with_context(|| {
+        format!("{KALLSYMS} shows no addresses (set kernel.kptr_restrict to 0 or 1)")
+    })
 }
 
 /// For which resets this kernel names a reason: those of its own accord got theirs in 6.12.
@@ -136,8 +153,8 @@ fn named_reasons(reasons: &Reasons) -> cause::Reasons {
 }
 
 /// Time since boot.
-fn uptime() -> Option<std::time::Duration> {
+fn uptime() -> Option<Duration> {
     let text = fs::read_to_string("/proc/uptime").ok()?;
     let seconds: f64 = text.split_ascii_whitespace().next()?.parse().ok()?;
-    std::time::Duration::try_from_secs_f64(seconds).ok()
+    Duration::try_from_secs_f64(seconds).ok()
 }

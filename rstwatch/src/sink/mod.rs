@@ -8,3 +8,43 @@
 pub mod json;
 pub mod summary;
 pub mod table;
+
+use bytes::BytesMut;
+
+use self::{json::Json, summary::Summary, table::Table};
+use crate::{cause::Verdict, event::Event};
+
+/// Where events go.
+#[derive(Debug)]
+pub enum Sink {
+    /// One object a line.
+    Json(Json),
+    /// One row a reset.
+    Table(Table),
+}
+
+impl Sink {
+    /// Appends what comes before the first event.
+    pub fn begin(&self, out: &mut BytesMut) {
+        match self {
+            Self::Json(_) => {}
+            Self::Table(table) => table.header(out),
+        }
+    }
+
+    /// Appends an event.
+    pub fn event(&mut self, out: &mut BytesMut, event: &Event, verdict: &Verdict) {
+        match self {
+            Self::Json(json) => json.append(out, event, verdict),
+            Self::Table(table) => table.append(out, event, verdict),
+        }
+    }
+
+    /// Appends a summary.
+    pub fn summary(&self, out: &mut BytesMut, summary: &Summary) {
+        match self {
+            Self::Json(_) => summary.append_json(out),
+            Self::Table(_) => summary.append_text(out),
+        }
+    }
+}

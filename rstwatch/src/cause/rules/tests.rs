@@ -232,7 +232,7 @@ fn a_segment_for_nobody_is_half_open() {
         ),
         (
             "listener, silent",
-            at_listener(ack, None, Some((0, 128))),
+            at_listener(ack, None, Some((128, 128))),
             SILENT,
             HalfOpen,
             Likely,

@@ -1,0 +1,67 @@
+//! The command `rstwatch`: reads the command line, runs what it asks for, and turns the outcome
+//! into an exit status. Everything else is in the library.
+
+use std::{
+    env,
+    io::{IsTerminal, stdout},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use nix::unistd::{SysconfVar, sysconf};
+use rstwatch::{
+    cli::{Cli, Command, EXIT_FAILED, Environment, TraceOptions},
+    load::preflight::StartError,
+    netns, run,
+};
+
+fn main() -> ExitCode {
+    match Cli::parse().into_command() {
+        Command::Trace(args) => {
+            let environment = Environment {
+                is_terminal: stdout().is_terminal(),
+                no_color: env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
+                page_size: page_size(),
+                netns_inode: &netns::inode_of,
+            };
+            let options = args
+                .into_options(&environment)
+                .unwrap_or_else(|error| error.exit());
+            let verbose = options.verbose;
+            exit(trace(options), verbose)
+        }
+    }
+}
+
+fn trace(options: TraceOptions) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the tasks' runtime")?
+        .block_on(run::trace(options))
+}
+
+fn page_size() -> u32 {
+    sysconf(SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .and_then(|size| u32::try_from(size).ok())
+        .unwrap_or(4_096)
+}
+
+/// Says what went wrong, on standard error.
+fn exit(outcome: Result<()>, verbose: bool) -> ExitCode {
+    let Err(error) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("rstwatch: {error:#}");
+    if verbose
+        && let Some(log) = error
+            .downcast_ref::<StartError>()
+            .and_then(StartError::verifier_log)
+    {
+        eprintln!("{log}");
+    }
+    ExitCode::from(EXIT_FAILED)
+}
