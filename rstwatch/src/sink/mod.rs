@@ -25,7 +25,7 @@ pub enum Sink {
 
 impl Sink {
     /// Appends what comes before the first event.
-    pub fn begin(&self, out: &mut BytesMut) {
+    pub fn begin(&mut self, out: &mut BytesMut) {
         match self {
             Self::Json(_) => {}
             Self::Table(table) => table.header(out),

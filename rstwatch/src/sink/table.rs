@@ -1,8 +1,9 @@
 //! Events as a table: a header and one row a reset.
 //!
-//! Each column begins at a fixed place as long as the ones before it fit theirs. A value that does
-//! not fit is never cut: the row's columns move to the right and fall back into place as soon as a
-//! shorter value leaves room. With usual addresses and names a row takes at most 100 columns.
+//! A value that does not fit its column is never cut. A column grows with its values up to a limit
+//! and stays so, so that the rows of one host stand in line; beyond the limit, as with long IPv6
+//! addresses, the row's columns move to the right and fall back into place as soon as a shorter
+//! value leaves room. With usual addresses and names a row takes at most 100 columns.
 
 use std::fmt::{self, Write as _};
 
@@ -17,27 +18,37 @@ use crate::{
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// The columns of every table, and how wide each is with the space behind it.
-const COLUMNS: [(&str, usize); 8] = [
-    ("TIME", 13),
-    ("DIR", 5),
-    ("PID", 6),
-    ("COMM", 8),
-    ("LOCAL", 16),
-    ("REMOTE", 18),
-    ("STATE", 8),
-    ("CAUSE", 26),
+/// A column: its name, how wide it begins and how wide it grows, with the space behind it.
+struct Column {
+    name: &'static str,
+    width: usize,
+    limit: usize,
+}
+
+const fn column(name: &'static str, width: usize, limit: usize) -> Column {
+    Column { name, width, limit }
+}
+
+/// The columns of every table, and behind them those that a wide table has as well.
+const COLUMNS: [Column; 14] = [
+    column("TIME", 13, 13),
+    column("DIR", 5, 5),
+    column("PID", 6, 8),
+    column("COMM", 8, 16),
+    column("LOCAL", 16, 23),
+    column("REMOTE", 16, 23),
+    column("STATE", 6, 13),
+    column("CAUSE", 26, 26),
+    column("REASON", 25, 25),
+    column("CONFIDENCE", 11, 11),
+    column("VIA", 9, 9),
+    column("NETNS", 11, 11),
+    column("ACTOR", 16, 26),
+    column("SUMMARY", 0, 0),
 ];
 
-/// The columns that a wide table has as well.
-const WIDE_COLUMNS: [(&str, usize); 6] = [
-    ("REASON", 25),
-    ("CONFIDENCE", 11),
-    ("VIA", 9),
-    ("NETNS", 11),
-    ("ACTOR", 16),
-    ("SUMMARY", 0),
-];
+/// The columns of a table that is not wide.
+const NARROW: usize = 8;
 
 /// How much wider the first column is with the date.
 const DATE_WIDTH: usize = "2026-11-20 ".len();
@@ -53,14 +64,15 @@ pub struct TableOptions {
     pub date: bool,
 }
 
-/// Appends events as rows. It remembers the second that it last printed, and is otherwise without
-/// state.
+/// Appends events as rows. It remembers the second that it last printed and how wide its columns
+/// have grown.
 #[derive(Debug)]
 pub struct Table {
     options: TableOptions,
     zone: TimeZone,
     second: Option<u64>,
     stamp: String,
+    widths: [usize; COLUMNS.len()],
 }
 
 impl Table {
@@ -71,19 +83,20 @@ impl Table {
             zone,
             second: None,
             stamp: String::new(),
+            widths: COLUMNS.map(|column| column.width),
         }
     }
 
     /// Appends the header.
-    pub fn header(&self, out: &mut BytesMut) {
-        let wide: &[_] = if self.options.wide {
-            &WIDE_COLUMNS
+    pub fn header(&mut self, out: &mut BytesMut) {
+        let shown = if self.options.wide {
+            COLUMNS.len()
         } else {
-            &[]
+            NARROW
         };
-        let mut row = self.row(out);
-        for (name, _) in COLUMNS.iter().chain(wide) {
-            row.cell(Style::new().bold(), name);
+        let mut row = Row::new(self.options, &mut self.widths, out);
+        for column in &COLUMNS[..shown] {
+            row.cell(Style::new().bold(), column.name);
         }
         row.end();
     }
@@ -94,7 +107,7 @@ impl Table {
         self.set_second(event.time_ns / NS_PER_S);
         let millis = event.time_ns % NS_PER_S / 1_000_000;
         let owner = event.owner.as_ref();
-        let mut row = self.row(out);
+        let mut row = Row::new(self.options, &mut self.widths, out);
         row.cell(Style::new(), format_args!("{}.{millis:03}", self.stamp));
         let (name, colour) = match event.direction {
             Direction::Sent => ("sent", AnsiColor::Yellow),
@@ -142,22 +155,12 @@ impl Table {
             self.stamp.drain(..DATE_WIDTH);
         }
     }
-
-    fn row<'a>(&self, out: &'a mut BytesMut) -> Row<'a> {
-        Row {
-            out,
-            colour: self.options.colour,
-            cells: 0,
-            extra: if self.options.date { DATE_WIDTH } else { 0 },
-            width: 0,
-            start: 0,
-        }
-    }
 }
 
 /// A row being written.
 struct Row<'a> {
     out: &'a mut BytesMut,
+    widths: &'a mut [usize; COLUMNS.len()],
     colour: bool,
     /// Cells written so far.
     cells: usize,
@@ -169,7 +172,23 @@ struct Row<'a> {
     start: usize,
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
+    fn new(
+        options: TableOptions,
+        widths: &'a mut [usize; COLUMNS.len()],
+        out: &'a mut BytesMut,
+    ) -> Self {
+        Self {
+            out,
+            widths,
+            colour: options.colour,
+            cells: 0,
+            extra: if options.date { DATE_WIDTH } else { 0 },
+            width: 0,
+            start: 0,
+        }
+    }
+
     /// Writes the next cell, at its column's place or one space behind the last cell.
     fn cell(&mut self, style: Style, value: impl fmt::Display) {
         let is_first = self.cells == 0;
@@ -180,6 +199,7 @@ impl Row<'_> {
         };
         self.out.resize(self.out.len() + gap, b' ');
         self.width += gap;
+        let begin = self.width;
         // Appending to a buffer in memory does not fail.
         let _ = if self.colour && style != Style::new() {
             write!(self.out, "{style}")
@@ -188,10 +208,13 @@ impl Row<'_> {
         } else {
             write!(self, "{value}")
         };
-        let mut columns = COLUMNS.iter().chain(&WIDE_COLUMNS);
-        self.start += columns.nth(self.cells).map_or(0, |(_, width)| *width);
-        if is_first {
-            self.start += self.extra;
+        let extra = if is_first { self.extra } else { 0 };
+        if let Some(width) = self.widths.get_mut(self.cells) {
+            let wanted = (self.width - begin + 1).saturating_sub(extra);
+            if wanted > *width && wanted <= COLUMNS[self.cells].limit {
+                *width = wanted;
+            }
+            self.start += *width + extra;
         }
         self.cells += 1;
     }
