@@ -404,7 +404,8 @@ pub const ALL: &[Scenario] = &[
         name: "half-open",
         about: "the peer comes back without memory of the connection",
         ground: Ground::Spare,
-        roles: &[("client", A), ("server", B)],
+        // The reborn host does nothing but live: a namespace without a process is hard to see.
+        roles: &[("client", A), ("server", B), ("reborn", C)],
         before: "",
         script: "
             server listen

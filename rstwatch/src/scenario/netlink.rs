@@ -102,7 +102,7 @@ struct Message(Vec<u8>);
 
 impl Message {
     fn new(kind: u16, flags: libc::c_int) -> Self {
-        let flags = (flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+        let flags = (flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK).cast_unsigned() as u16;
         let mut message = Self(Vec::with_capacity(128));
         // The length stands first and is known last.
         message.0.extend(0_u32.to_ne_bytes());
@@ -129,8 +129,12 @@ impl Message {
             IpAddr::V4(address) => (libc::AF_INET, address.octets().to_vec()),
             IpAddr::V6(address) => (libc::AF_INET6, address.octets().to_vec()),
         };
-        self.0
-            .extend([family as u8, prefix, libc::IFA_F_NODAD as u8, 0]);
+        self.0.extend([
+            family.cast_unsigned() as u8,
+            prefix,
+            libc::IFA_F_NODAD as u8,
+            0,
+        ]);
         self.0.extend(index.to_ne_bytes());
         self.attribute(libc::IFA_LOCAL, &bytes);
         self.attribute(libc::IFA_ADDRESS, &bytes);

@@ -249,7 +249,7 @@ fn flood(to: SocketAddr, count: u32) -> Result<()> {
 /// Sends until the connection takes nothing more.
 fn fill(connection: &mut TcpStream) -> Result<u64, Failure> {
     connection.set_write_timeout(Some(FULL))?;
-    let chunk = [b'x'; 65_536];
+    let chunk = vec![b'x'; 65_536];
     let mut sent = 0;
     loop {
         match connection.write(&chunk) {

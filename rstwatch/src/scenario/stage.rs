@@ -36,7 +36,7 @@ const NOBODY: u16 = 9;
 const STEP: Duration = Duration::from_secs(10);
 
 /// For how long a flood of connects may take.
-const FLOOD: Duration = Duration::from_secs(120);
+const FLOOD: Duration = Duration::from_mins(2);
 
 /// Between two looks at the kernel's tables.
 const LOOK: Duration = Duration::from_millis(1);
@@ -268,25 +268,25 @@ impl Stage {
             [role, "flood", end, count] => {
                 let command = format!("flood {} {count}", self.known_end(end)?);
                 let answer = self.player_mut(role)?.ask(&command, FLOOD)?;
-                answer.as_demanded(errno).map(drop)
+                answer.demand(errno).map(drop)
             }
             [role, "accept"] => {
                 let own = self.known_end(role)?;
                 let player = self.player_mut(role)?;
-                let peer = player.ask("accept", STEP)?.as_demanded(errno)?;
+                let peer = player.ask("accept", STEP)?.demand(errno)?;
                 player.connection = Some((own, peer.parse().context("no address")?));
                 Ok(())
             }
             [role, "fork"] => {
                 let player = self.player_mut(role)?;
-                let pid = player.ask("fork", STEP)?.as_demanded(errno)?;
+                let pid = player.ask("fork", STEP)?.demand(errno)?;
                 player.pid = pid.parse().context("no PID")?;
                 Ok(())
             }
             [role, ..] => {
                 let command = words[1..].join(" ");
                 let answer = self.player_mut(role)?.ask(&command, STEP)?;
-                answer.as_demanded(errno).map(drop)
+                answer.demand(errno).map(drop)
             }
             [] => bail!("an empty step"),
         }
@@ -294,7 +294,7 @@ impl Stage {
 
     fn listen(&mut self, role: &str, at: SocketAddr) -> Result<()> {
         let answer = self.player_mut(role)?.ask(&format!("listen {at}"), STEP)?;
-        let port = answer.as_demanded(None)?.parse().context("no port")?;
+        let port = answer.demand(None)?.parse().context("no port")?;
         let end = SocketAddr::new(at.ip(), port);
         self.ends.insert(role.to_owned(), end);
         Ok(())
@@ -305,7 +305,7 @@ impl Stage {
         let address = self.address(self.player(role)?.host);
         let player = self.player_mut(role)?;
         let answer = player.ask(&format!("connect {remote}"), STEP)?;
-        let port = answer.as_demanded(errno)?.parse().context("no port")?;
+        let port = answer.demand(errno)?.parse().context("no port")?;
         let local = SocketAddr::new(address, port);
         player.connection = Some((local, remote));
         self.ends.insert(role.to_owned(), local);
@@ -395,8 +395,8 @@ impl Stage {
 }
 
 impl Answer {
-    /// What the role said, when it did what the script demands: succeed, or fail with `errno`.
-    fn as_demanded(self, errno: Option<&str>) -> Result<String> {
+    /// Demands that the step succeeded, or failed with `errno`, and gives the rest of the answer.
+    fn demand(self, errno: Option<&str>) -> Result<String> {
         match (self, errno) {
             (Self::Ok(text), None) => Ok(text),
             (Self::Fail { errno, detail }, Some(wanted)) if errno == wanted => Ok(detail),
