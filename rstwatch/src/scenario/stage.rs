@@ -244,6 +244,18 @@ impl Stage {
             None => (step, None),
         };
         let words: Vec<&str> = step.split_ascii_whitespace().collect();
+        let role_decides = !matches!(
+            words[..],
+            [_] | [
+                _,
+                "await" | "await-unread" | "kill" | "exit" | "accept" | "fork" | "flood",
+                ..
+            ]
+        );
+        ensure!(
+            errno.is_none() || role_decides,
+            "a step that cannot be demanded to fail"
+        );
         match words[..] {
             ["cut"] => self.netns_of(Host::B)?.go_deaf(&self.addresses(Host::B)),
             ["replace"] => {
@@ -261,25 +273,25 @@ impl Stage {
             [role, "exit"] => self.player_mut(role)?.exit(),
             [role, "listen"] => {
                 let address = self.address(self.player(role)?.host);
-                self.listen(role, SocketAddr::new(address, 0))
+                self.listen(role, SocketAddr::new(address, 0), errno)
             }
-            [role, "listen", end] => self.listen(role, self.known_end(end)?),
+            [role, "listen", end] => self.listen(role, self.known_end(end)?, errno),
             [role, "connect", end] => self.connect(role, end, errno),
             [role, "flood", end, count] => {
                 let command = format!("flood {} {count}", self.known_end(end)?);
                 let answer = self.player_mut(role)?.ask(&command, FLOOD)?;
-                answer.demand(errno).map(drop)
+                answer.demand(None).map(drop)
             }
             [role, "accept"] => {
                 let own = self.known_end(role)?;
                 let player = self.player_mut(role)?;
-                let peer = player.ask("accept", STEP)?.demand(errno)?;
+                let peer = player.ask("accept", STEP)?.demand(None)?;
                 player.connection = Some((own, peer.parse().context("no address")?));
                 Ok(())
             }
             [role, "fork"] => {
                 let player = self.player_mut(role)?;
-                let pid = player.ask("fork", STEP)?.demand(errno)?;
+                let pid = player.ask("fork", STEP)?.demand(None)?;
                 player.pid = pid.parse().context("no PID")?;
                 Ok(())
             }
@@ -292,11 +304,13 @@ impl Stage {
         }
     }
 
-    fn listen(&mut self, role: &str, at: SocketAddr) -> Result<()> {
+    fn listen(&mut self, role: &str, at: SocketAddr, errno: Option<&str>) -> Result<()> {
         let answer = self.player_mut(role)?.ask(&format!("listen {at}"), STEP)?;
-        let port = answer.demand(None)?.parse().context("no port")?;
-        let end = SocketAddr::new(at.ip(), port);
-        self.ends.insert(role.to_owned(), end);
+        let port = answer.demand(errno)?;
+        if errno.is_none() {
+            let end = SocketAddr::new(at.ip(), port.parse().context("no port")?);
+            self.ends.insert(role.to_owned(), end);
+        }
         Ok(())
     }
 

@@ -8,5 +8,6 @@ mod load;
 mod options;
 mod output;
 mod scenarios;
+mod stage;
 mod start;
 mod tracer;
