@@ -21,8 +21,8 @@ plain_data! {
         pub comm: [u8; COMM_LEN],
         /// `task_struct.exit_code`: signal in the low 7 bits, exit status in bits 8 to 15.
         pub exit_code: u32,
-        /// Zero.
-        pub pad: u32,
+        /// `TASK_*` bits.
+        pub marks: u32,
     }
     size 48
 }
@@ -34,6 +34,9 @@ pub const PF_SIGNALED: u32 = 0x400;
 /// `PF_KTHREAD`: a kernel thread, which is never an application.
 pub const PF_KTHREAD: u32 = 0x0020_0000;
 
+/// [`Task::marks`]: the OOM killer had chosen the process (`signal_struct.oom_mm`).
+pub const TASK_OOM: u32 = 1;
+
 impl Task {
     /// No task: what an entry holds before one is known.
     pub const NONE: Self = Self {
@@ -44,7 +47,7 @@ impl Task {
         start_ns: 0,
         comm: [0; COMM_LEN],
         exit_code: 0,
-        pad: 0,
+        marks: 0,
     };
 
     /// Whether a task is recorded here at all.
@@ -91,6 +94,9 @@ pub const MARK_AWAIT_CLOSE: u8 = 2;
 /// also causes; if `tcp_send_reset` follows for this socket, no RST had come.
 pub const MARK_MAYBE_DATA: u8 = 4;
 
+/// [`SocketEntry::marks`]: its process's `close()` ended it with a reset.
+pub const MARK_ABORTED: u8 = 8;
+
 plain_data! {
     /// What is known about a socket, while it lives (map `SOCKETS`, keyed by the socket's kernel
     /// address) and a while after (map `HISTORY`, keyed by [`Tuple`]).
@@ -111,7 +117,11 @@ plain_data! {
         /// `MARK_*` bits.
         pub marks: u8,
         /// Zero.
-        pub pad: [u8; 5],
+        pub pad: u8,
+        /// `sk_err` at the change to CLOSE, a positive errno; 0: none.
+        pub error: u16,
+        /// Zero.
+        pub pad2: u16,
     }
     size 120
 }
@@ -126,6 +136,8 @@ impl SocketEntry {
         via: VIA_NONE,
         prev_state: 0,
         marks: 0,
-        pad: [0; 5],
+        pad: 0,
+        error: 0,
+        pad2: 0,
     };
 }

@@ -126,6 +126,14 @@ layout! {
     task_group_leader: "task_struct"."group_leader", 8;
     task_start_boottime: "task_struct"."start_boottime", 8;
     task_comm: "task_struct"."comm", 16;
+    task_signal: "task_struct"."signal", 8 optional;
+    signal_oom_mm: "signal_struct"."oom_mm", 8 optional;
+    sk_cgroup: "sock"."sk_cgrp_data.cgroup", 8 optional;
+    cgroup_kn: "cgroup"."kn", 8 optional;
+    kn_id: "kernfs_node"."id", 8 optional;
+    socket_file: "socket"."file", 8 optional;
+    file_count: "file"."f_count", 8 optional;
+    file_ref: "file"."f_ref", 8 optional;
 }
 
 /// Splits a bit field's entry of [`Layout`] into the byte's offset and the mask of the bit.

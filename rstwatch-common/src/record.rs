@@ -23,6 +23,10 @@ pub const KIND_ACTIVE_RESET: u16 = 4;
 pub const KIND_RECEIVED: u16 = 5;
 /// [`Header::kind`] of a [`Closed`].
 pub const KIND_CLOSED: u16 = 6;
+/// [`Header::kind`] of a [`Listener`] that begins to listen.
+pub const KIND_LISTEN: u16 = 7;
+/// [`Header::kind`] of a [`Listener`] that is closed.
+pub const KIND_LISTEN_END: u16 = 8;
 
 plain_data! {
     /// The start of every record.
@@ -109,6 +113,10 @@ pub const SOCK_KERNEL: u8 = 2;
 /// [`SocketFacts::flags`]: a subflow of a multipath TCP connection.
 pub const SOCK_MPTCP: u8 = 4;
 
+/// [`SocketFacts::flags`]: the socket's file is referenced more than once: by another process, by a
+/// duplicate, or by a system call under way in a process of several threads.
+pub const SOCK_SHARED: u8 = 8;
+
 /// Bit of `sk_flags`: no process holds the socket any more (`SOCK_DEAD`, `include/net/sock.h`).
 pub const SK_FLAG_DEAD: u32 = 1 << 0;
 /// Bit of `sk_flags`: `SO_KEEPALIVE` is on (`SOCK_KEEPOPEN`).
@@ -132,6 +140,9 @@ plain_data! {
         pub linger_jiffies: u64,
         /// Socket id of `sock_diag` (`skc_cookie`); 0 when none was made.
         pub cookie: u64,
+        /// Id of the socket's cgroup in the unified hierarchy (`sk_cgrp_data`), which is the inode
+        /// of its directory; 0 without one.
+        pub cgroup: u64,
         /// The jiffies counter now, low 32 bits, for the three stamps below.
         pub now_jiffies: u32,
         /// Jiffies of the last data sent (`lsndtime`).
@@ -185,7 +196,7 @@ plain_data! {
         /// Zero.
         pub pad: [u8; 3],
     }
-    size 136
+    size 144
 }
 
 plain_data! {
@@ -198,7 +209,7 @@ plain_data! {
         /// What was known about the socket before.
         pub entry: SocketEntry,
     }
-    size 344
+    size 352
 }
 
 /// Frames that an [`ActiveReset`] carries at the most. From `tcp_send_active_reset` to the system
@@ -219,7 +230,7 @@ plain_data! {
         /// Return addresses, innermost first; zero after the last.
         pub stack: [u64; STACK_FRAMES],
     }
-    size 584
+    size 592
 }
 
 plain_data! {
@@ -231,4 +242,17 @@ plain_data! {
         pub closer: Task,
     }
     size 72
+}
+
+plain_data! {
+    /// A listener begins or ends.
+    pub struct Listener {
+        /// The start of the record; `sock` is the listener.
+        pub header: Header,
+        /// Its address, port and namespace; there is no remote end.
+        pub tuple: Tuple,
+        /// The process that calls `listen()`, or that closes it.
+        pub task: Task,
+    }
+    size 112
 }

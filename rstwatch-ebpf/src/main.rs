@@ -12,6 +12,10 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![expect(
+    missing_docs,
+    reason = "the attributes that make programs add functions without documentation"
+)]
 
 mod globals;
 mod hook;

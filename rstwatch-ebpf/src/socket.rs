@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_jiffies64;
 use rstwatch_common::{
     entry::Tuple,
     layout::bit_position,
-    record::{SK_FLAG_DEAD, SOCK_HELD, SOCK_KERNEL, SOCK_MPTCP, SocketFacts},
+    record::{SK_FLAG_DEAD, SOCK_HELD, SOCK_KERNEL, SOCK_MPTCP, SOCK_SHARED, SocketFacts},
 };
 
 use crate::{
@@ -169,6 +169,7 @@ pub unsafe fn fill_facts<M: Memory>(facts: *mut SocketFacts, sock: KernelPtr, tc
         (*facts).bytes_sent = read_if_present::<M, _>(tcp, offset_of_field!(bytes_sent));
         (*facts).linger_jiffies = read_if_present::<M, _>(sock, offset_of_field!(sk_lingertime));
         (*facts).cookie = M::read(sock, offset_of_field!(skc_cookie));
+        (*facts).cgroup = cgroup::<M>(sock);
         (*facts).now_jiffies = bpf_jiffies64() as u32;
         (*facts).last_sent = read_if_present::<M, _>(tcp, offset_of_field!(lsndtime));
         (*facts).last_ack = read_if_present::<M, _>(tcp, offset_of_field!(rcv_tstamp));
@@ -207,6 +208,9 @@ pub unsafe fn fill_facts<M: Memory>(facts: *mut SocketFacts, sock: KernelPtr, tc
         }
         if read_if_present::<M, u8>(tcp, offset_of_field!(is_mptcp)) != 0 {
             flags |= SOCK_MPTCP;
+        }
+        if is_shared::<M>(sock) {
+            flags |= SOCK_SHARED;
         }
         (*facts).flags = flags;
         (*facts).pad = [0; 3];
@@ -248,5 +252,69 @@ unsafe fn inode<M: Memory>(sock: KernelPtr) -> u64 {
             socket.wrapping_add(offset_of_field!(socket_inode) as usize),
             offset_of_field!(i_ino),
         )
+    }
+}
+
+/// The id of the socket's cgroup in the unified hierarchy; 0 where the kernel keeps none.
+///
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook.
+#[inline(always)]
+unsafe fn cgroup<M: Memory>(sock: KernelPtr) -> u64 {
+    let (cgroup, kn, id) = (
+        offset_of_field!(sk_cgroup),
+        offset_of_field!(cgroup_kn),
+        offset_of_field!(kn_id),
+    );
+    if !present(cgroup) || !present(kn) || !present(id) {
+        return 0;
+    }
+    // SAFETY: the caller's promise; each pointer comes from the field before it. They are probed,
+    // because some kernels keep the first in a union that the verifier does not follow.
+    unsafe {
+        let cgroup = M::read::<u64>(sock, cgroup) as KernelPtr;
+        // Before 5.15 the lowest bit says that the rest is no pointer (`sock_cgroup_data.is_data`).
+        if cgroup.is_null() || cgroup as u64 & 1 != 0 {
+            return 0;
+        }
+        let kn = probe::<u64>(cgroup, kn) as KernelPtr;
+        if kn.is_null() { 0 } else { probe(kn, id) }
+    }
+}
+
+/// Whether the socket's file is referenced more than once.
+///
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook.
+#[inline(always)]
+unsafe fn is_shared<M: Memory>(sock: KernelPtr) -> bool {
+    let (file, count, reference) = (
+        offset_of_field!(socket_file),
+        offset_of_field!(file_count),
+        offset_of_field!(file_ref),
+    );
+    if !present(file) {
+        return false;
+    }
+    // SAFETY: the caller's promise; each pointer comes from the field before it.
+    unsafe {
+        let socket = M::read::<u64>(sock, offset_of_field!(sk_socket)) as KernelPtr;
+        if socket.is_null() {
+            return false;
+        }
+        let file = M::read::<u64>(socket, file) as KernelPtr;
+        if file.is_null() {
+            return false;
+        }
+        if present(reference) {
+            // `file_ref_t` counts from 0 (`FILE_REF_ONEREF`), and is negative when there is none.
+            M::read::<u64>(file, reference) as i64 > 0
+        } else if present(count) {
+            M::read::<u64>(file, count) as i64 > 1
+        } else {
+            false
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! Reading the running task. Whether it has anything to do with a reset is not decided here.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
-use rstwatch_common::{COMM_LEN, entry::Task};
+use rstwatch_common::{
+    COMM_LEN,
+    entry::{PF_EXITING, TASK_OOM, Task},
+};
 
 use crate::{
-    globals::{has_current_task_btf, offset_of_field},
+    globals::{has_current_task_btf, offset_of_field, present},
     memory::{KernelPtr, Memory, Probe},
 };
 
@@ -41,11 +44,37 @@ unsafe fn fill<M: Memory>(task: *mut Task, current: KernelPtr) {
         (*task).uid = bpf_get_current_uid_gid() as u32;
         (*task).flags = M::read(current, offset_of_field!(task_flags));
         (*task).exit_code = M::read(current, offset_of_field!(task_exit_code));
-        (*task).pad = 0;
+        (*task).marks = marks::<M>(current, (*task).flags);
         (*task).start_ns = M::read(leader, offset_of_field!(task_start_boottime));
         let comm = offset_of_field!(task_comm);
         let halves = (&raw mut (*task).comm).cast::<[u64; COMM_LEN / 8]>();
         (*halves)[0] = M::read(leader, comm);
         (*halves)[1] = M::read(leader, comm + 8);
+    }
+}
+
+/// What else is to be said of a task: asked only of one that is exiting.
+///
+/// # Safety
+///
+/// `current` must be the running task as `M` reads it, `flags` its flags.
+#[inline(always)]
+unsafe fn marks<M: Memory>(current: KernelPtr, flags: u32) -> u32 {
+    let (signal, oom_mm) = (
+        offset_of_field!(task_signal),
+        offset_of_field!(signal_oom_mm),
+    );
+    if flags & PF_EXITING == 0 || !present(signal) || !present(oom_mm) {
+        return 0;
+    }
+    // SAFETY: the caller's promise; a task has its `signal_struct` until after its files are closed.
+    unsafe {
+        let signal = M::read::<u64>(current, signal) as KernelPtr;
+        // The OOM killer remembers the memory of its victim (`mark_oom_victim`, `mm/oom_kill.c`).
+        if M::read::<u64>(signal, oom_mm) == 0 {
+            0
+        } else {
+            TASK_OOM
+        }
     }
 }

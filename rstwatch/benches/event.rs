@@ -52,6 +52,9 @@ fn closed_port() -> Event {
         owner: None,
         actor: None,
         place: None,
+        peer: None,
+        listener: None,
+        netns_name: None,
     }
 }
 
@@ -109,6 +112,8 @@ fn unread() -> Event {
             tid: 812_346,
             exiting: false,
             signal: None,
+            exit_status: None,
+            oom: false,
             kernel_thread: false,
         }),
         ..refused()

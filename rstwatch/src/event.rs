@@ -384,6 +384,10 @@ pub struct Actor {
     pub exiting: bool,
     /// The signal that was killing it.
     pub signal: Option<u8>,
+    /// The status that it exited with, when it exited by itself.
+    pub exit_status: Option<u8>,
+    /// Whether the OOM killer had chosen it.
+    pub oom: bool,
     /// Whether it is a kernel thread: never an application.
     pub kernel_thread: bool,
 }
@@ -397,6 +401,10 @@ pub struct Place {
     pub unit: Option<Arc<str>>,
     /// Id of its container.
     pub container: Option<Arc<str>>,
+    /// What runs the container: docker, containerd, cri-o, podman.
+    pub runtime: Option<&'static str>,
+    /// UID of its Kubernetes pod.
+    pub pod: Option<Arc<str>>,
 }
 
 /// What made this host send a reset, or that it received one.
@@ -504,6 +512,52 @@ pub struct Socket {
     pub inode: u64,
 }
 
+/// How a connection ended that a segment comes for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ended {
+    /// Its process closed it in order.
+    Closed,
+    /// Its process closed it with a reset: unread data, or `SO_LINGER` 0.
+    Aborted,
+    /// A retransmission, probe or user timeout ended it.
+    TimedOut,
+    /// A reset from the peer ended it.
+    Reset,
+    /// It never came to be: the process gave up connecting, or the SYN's retries were spent.
+    NeverConnected,
+}
+
+/// A listener on the port that a segment came for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// Who listens, or listened last.
+    pub process: Process,
+    /// Nanoseconds since it began; `None` when it was there before the start.
+    pub age_ns: Option<u64>,
+    /// How it ended; `None` while it listens.
+    pub ended: Option<ListenerEnd>,
+}
+
+/// How a listener ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerEnd {
+    /// Who closed it.
+    pub closer: Actor,
+    /// Nanoseconds since then.
+    pub ago_ns: u64,
+}
+
+/// The other end of a connection whose both ends are on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Whose socket the other end is.
+    pub owner: Option<Owner>,
+    /// Who pulled the trigger there.
+    pub actor: Option<Actor>,
+    /// The id of the cause of the other end's event.
+    pub cause: &'static str,
+}
+
 /// What is known of a connection that had been closed before the segment came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Past {
@@ -511,6 +565,8 @@ pub struct Past {
     pub closed_ago_ns: Option<u64>,
     /// The state it was closed in.
     pub state: Option<TcpState>,
+    /// How it ended.
+    pub ended: Ended,
 }
 
 /// A reset, with all that is known about it but its cause.
@@ -526,6 +582,8 @@ pub struct Event {
     pub remote: Endpoint,
     /// Inode of the network namespace.
     pub netns: Option<u32>,
+    /// Its name, where it has one.
+    pub netns_name: Option<Arc<str>>,
     /// The state before the reset; `None` without a socket, or when it was not seen.
     pub state: Option<TcpState>,
     /// The kernel's reason.
@@ -540,12 +598,16 @@ pub struct Event {
     pub time_wait: Option<TcpState>,
     /// What is known of the closed connection that a segment came for.
     pub past: Option<Past>,
+    /// Who listens, or listened, on the local port: for a segment that met no connection.
+    pub listener: Option<Box<Listening>>,
     /// Whose socket it is.
     pub owner: Option<Owner>,
     /// Who pulled the trigger.
     pub actor: Option<Actor>,
     /// Where the owner lives.
     pub place: Option<Arc<Place>>,
+    /// The other end, when it is on this host too.
+    pub peer: Option<Box<Peer>>,
 }
 
 impl Event {

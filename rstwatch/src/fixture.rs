@@ -52,6 +52,8 @@ pub(crate) fn actor(pid: u32, comm: &str) -> Actor {
         tid: pid + 3,
         exiting: false,
         signal: None,
+        exit_status: None,
+        oom: false,
         kernel_thread: false,
     }
 }
@@ -74,6 +76,9 @@ pub(crate) fn closed_port() -> Event {
         owner: None,
         actor: None,
         place: None,
+        peer: None,
+        listener: None,
+        netns_name: None,
     }
 }
 
@@ -106,7 +111,7 @@ pub(crate) fn unread() -> Event {
         place: Some(Arc::new(Place {
             cgroup: Some(Arc::from("/system.slice/nginx.service")),
             unit: Some(Arc::from("nginx.service")),
-            container: None,
+            ..Place::default()
         })),
         ..closed_port()
     }

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use rstwatch_common::{
     entry::{
-        MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, PF_EXITING, PF_KTHREAD, SocketEntry, Task, Tuple,
-        VIA_CLOSE, VIA_CONNECT, VIA_LISTEN,
+        MARK_ABORTED, MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, PF_EXITING, PF_KTHREAD,
+        SocketEntry, TASK_OOM, Task, Tuple, VIA_CLOSE, VIA_CONNECT, VIA_LISTEN,
     },
     record::{
         ActiveReset, HAS_REASON, HAS_SEGMENT, Reset, SK_FLAG_DEAD, SK_FLAG_KEEPOPEN,
@@ -20,8 +20,8 @@ use crate::{
     clock::Clock,
     decode::Record,
     event::{
-        Actor, Comm, Context, Direction, Endpoint, Event, Owner, Past, Path, Process, Segment,
-        Socket, TcpFlags, TcpState, Trigger, Via,
+        Actor, Comm, Context, Direction, Ended, Endpoint, Event, Owner, Past, Path, Process,
+        Segment, Socket, TcpFlags, TcpState, Trigger, Via,
     },
     kernel::{reasons::Reasons, stack::Stacks},
 };
@@ -184,6 +184,9 @@ impl Interpreter {
             owner: None,
             actor: None,
             place: None,
+            peer: None,
+            listener: None,
+            netns_name: None,
         };
         Sighting {
             event,
@@ -269,6 +272,20 @@ fn past(reset: &Reset, entry: &SocketEntry) -> Past {
         closed_ago_ns: (entry.closed_ns != 0)
             .then(|| reset.header.time_ns.saturating_sub(entry.closed_ns)),
         state: TcpState::from_kernel(entry.prev_state),
+        ended: ended(entry),
+    }
+}
+
+/// How the connection ended, from the state before and what the socket was told.
+fn ended(entry: &SocketEntry) -> Ended {
+    /// `include/uapi/asm-generic/errno.h`.
+    const ETIMEDOUT: u16 = 110;
+    match TcpState::from_kernel(entry.prev_state) {
+        Some(TcpState::SynSent) => Ended::NeverConnected,
+        _ if entry.error == ETIMEDOUT => Ended::TimedOut,
+        _ if entry.marks & MARK_ABORTED != 0 => Ended::Aborted,
+        _ if entry.marks & MARK_RESET != 0 => Ended::Reset,
+        _ => Ended::Closed,
     }
 }
 
@@ -296,6 +313,8 @@ fn actor(task: &Task) -> Option<Actor> {
         exiting,
         // The exit code is set before the task's files are closed (`do_exit`, `kernel/exit.c`).
         signal: (exiting && signal != 0).then_some(signal),
+        exit_status: (exiting && signal == 0).then_some((task.exit_code >> 8) as u8),
+        oom: task.marks & TASK_OOM != 0,
         kernel_thread: task.flags & PF_KTHREAD != 0,
     })
 }

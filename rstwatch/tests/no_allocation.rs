@@ -80,6 +80,9 @@ fn events() -> [Event; 2] {
         owner: None,
         actor: None,
         place: None,
+        peer: None,
+        listener: None,
+        netns_name: None,
     };
     let refused = Event {
         direction: Direction::Received,

@@ -259,6 +259,14 @@ mod tests {
         ("task_struct.group_leader", [2296, 2480, 2496, 1328, 2872]),
         ("task_struct.start_boottime", [2544, 2784, 2784, 1560, 3160]),
         ("task_struct.comm", [2736, 2976, 2976, 1752, 3344]),
+        ("task_struct.signal", [2832, 3072, 3072, 1848, 3448]),
+        ("signal_struct.oom_mm", [1016, 1032, 1024, 1064, 1080]),
+        ("sock.sk_cgrp_data.cgroup", [664, 648, 672, 672, 688]),
+        ("cgroup.kn", [248, 248, 256, 256, 296]),
+        ("kernfs_node.id", [104, 104, 96, 96, 96]),
+        ("socket.file", [16, 16, 16, 16, 16]),
+        ("file.f_count", [56, 56, 0, ABSENT, ABSENT]),
+        ("file.f_ref", [ABSENT, ABSENT, ABSENT, 176, 168]),
     ];
 
     fn entries(layout: &Layout) -> [u16; FIELDS.len()] {

@@ -34,6 +34,8 @@ pub fn from_path(path: &str) -> Place {
         cgroup: Some(Arc::from(path)),
         unit: unit(path).map(Arc::from),
         container: container(path).map(Arc::from),
+        runtime: None,
+        pod: None,
     }
 }
 

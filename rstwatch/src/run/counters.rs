@@ -33,10 +33,14 @@ pub(super) struct Baseline {
 
 impl Baseline {
     /// By how much a namespace's counter grew, given what it is on either side of the end: at least
-    /// and at most. A namespace that was not there at the start began with nothing.
+    /// and at most. A namespace that was not there at the start began with nothing, and neither was
+    /// one whose counter is lower now: it has got the inode of another that is gone.
     fn growth(&self, netns: u32, before_end: &OutRsts, after_end: &OutRsts) -> Option<(u64, u64)> {
-        let start = |counts: &OutRsts| counts.get(&netns).copied().unwrap_or(0);
         let last = *after_end.get(&netns)?;
+        let start = |counts: &OutRsts| {
+            let count = counts.get(&netns).copied().unwrap_or(0);
+            if count > last { 0 } else { count }
+        };
         let first = before_end.get(&netns).copied().unwrap_or(last);
         Some((
             first.saturating_sub(start(&self.after)),
@@ -182,6 +186,8 @@ mod tests {
         assert_eq!(baseline.growth(1, &before, &after), Some((8, 11)));
         assert_eq!(baseline.growth(2, &before, &after), Some((5, 5)));
         assert_eq!(baseline.growth(3, &before, &after), None);
+        let reused = at(&[(1, 2)]);
+        assert_eq!(baseline.growth(1, &reused, &reused), Some((2, 2)));
     }
 
     #[test]

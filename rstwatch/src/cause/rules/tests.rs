@@ -10,7 +10,7 @@ use proptest::{option, prelude::*, sample};
 use super::*;
 use crate::{
     cause::summary,
-    event::{Actor, Direction, Past},
+    event::{Actor, Direction, Ended, Past},
     fixture,
 };
 
@@ -92,6 +92,7 @@ fn remembered(event: Event, closed_ago_ns: Option<u64>) -> Event {
         event.past = Some(Past {
             closed_ago_ns,
             state: Some(TcpState::Established),
+            ended: Ended::Closed,
         });
     })
 }
@@ -1208,6 +1209,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         (any::<Option<u64>>(), option::of(any_state())).prop_map(|(closed_ago_ns, state)| Past {
             closed_ago_ns,
             state,
+            ended: Ended::Closed,
         });
     (
         any_trigger(),
