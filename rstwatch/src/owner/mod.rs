@@ -26,8 +26,8 @@ use crate::{
 };
 
 /// How long a received reset waits for the sign that it was none, in nanoseconds. The two hooks run
-/// in the same softirq, microseconds apart; the rest is for a reader that stops in between.
-const MAYBE_DATA_NS: u64 = 20_000_000;
+/// in the same softirq, microseconds apart.
+const MAYBE_DATA_NS: u64 = 5_000_000;
 
 /// How long an event waits for its socket to be closed, in nanoseconds. An application that is told
 /// of a reset closes the socket at once; one that is busy is found through `/proc`.
@@ -74,6 +74,8 @@ pub struct Owners<L> {
     next_deadline_ns: u64,
     /// Inodes to search for.
     wanted: BTreeSet<u64>,
+    /// Events of resets that had not been received.
+    unreceived: Vec<Event>,
     overflowed: u64,
 }
 
@@ -88,6 +90,7 @@ impl<L: Liveness> Owners<L> {
             waiting: 0,
             next_deadline_ns: u64::MAX,
             wanted: BTreeSet::new(),
+            unreceived: Vec::new(),
             overflowed: 0,
         }
     }
@@ -128,7 +131,13 @@ impl<L: Liveness> Owners<L> {
         }
     }
 
-    /// Moves on what has waited long enough.
+    /// The events that were dropped since the last call: no RST had come.
+    pub fn take_unreceived(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.unreceived)
+    }
+
+    /// Moves on what has waited long enough. `now_ns` must not be ahead of the records that have
+    /// been taken in: the one that is waited for could be among those that have not.
     pub fn tick(&mut self, now_ns: u64, out: &mut impl FnMut(Event)) {
         if self.waiting == 0 || now_ns < self.next_deadline_ns {
             return;
@@ -196,9 +205,12 @@ impl<L: Liveness> Owners<L> {
     /// A received reset for this socket was none: the host's own RST came next.
     fn drop_unreceived(&mut self, sock: u64) {
         if let Some(list) = self.held.get_mut(&sock) {
-            let before = list.len();
-            list.retain(|held| held.waiting != Waiting::Answer);
-            self.waiting -= before - list.len();
+            let before = self.unreceived.len();
+            self.unreceived.extend(
+                list.extract_if(.., |held| held.waiting == Waiting::Answer)
+                    .map(|held| held.sighting.event),
+            );
+            self.waiting -= self.unreceived.len() - before;
             if list.is_empty() {
                 self.held.remove(&sock);
             }

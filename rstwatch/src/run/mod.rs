@@ -160,8 +160,14 @@ impl Run {
     /// Reads what is there, and waits a moment when that was little. Returns whether to go on.
     /// Cancelling it where it waits loses nothing.
     async fn turn(&mut self) -> Result<bool> {
+        // Before reading, so that a record of that time is in the ring when it is found empty.
+        let now_ns = clock::monotonic_ns()?;
         let taken = self.read(RECORDS_A_TURN);
-        self.pipeline.tick(clock::monotonic_ns()?);
+        self.pipeline.tick(if taken < RECORDS_A_TURN {
+            now_ns
+        } else {
+            self.pipeline.seen_to_ns()
+        });
         self.search_on().await?;
         if !self.now_and_then()? {
             return Ok(false);
