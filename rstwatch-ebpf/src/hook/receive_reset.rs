@@ -63,7 +63,8 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
         (*reset).substate = 0;
         (*reset).flags = 0;
         (*reset).pad = 0;
-        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp);
+        let now_ns = (*reset).header.time_ns;
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state, now_ns);
         match entry {
             Some(entry) => copy_entry(&raw mut (*record).entry, entry),
             None => (*record).entry = SocketEntry::EMPTY,
