@@ -608,6 +608,9 @@ pub struct Event {
     pub place: Option<Arc<Place>>,
     /// The other end, when it is on this host too.
     pub peer: Option<Box<Peer>>,
+    /// For a SYN that met no socket: the different ports without a listener that its sender tried
+    /// within the last seconds, this one among them (see `scan`).
+    pub scan: Option<u32>,
 }
 
 impl Event {

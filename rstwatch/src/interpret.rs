@@ -187,6 +187,7 @@ impl Interpreter {
             peer: None,
             listener: None,
             netns_name: None,
+            scan: None,
         };
         Sighting {
             event,

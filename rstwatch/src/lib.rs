@@ -26,4 +26,5 @@ pub mod output;
 pub mod owner;
 pub mod pipeline;
 pub mod run;
+pub mod scan;
 pub mod sink;

@@ -18,6 +18,7 @@ use crate::{
         details::ProcessDetails,
         procfs::{Holders, Procfs},
     },
+    scan::Scans,
     sink::{Sink, summary::Summary},
 };
 
@@ -74,6 +75,7 @@ pub struct Pipeline {
 #[derive(Debug)]
 struct Rear {
     details: ProcessDetails,
+    scans: Scans,
     host: HostFacts,
     filter: Filter,
     sink: Sink,
@@ -86,6 +88,7 @@ struct Rear {
 impl Rear {
     fn complete(&mut self, mut event: Event) {
         self.details.complete(&mut event);
+        event.scan = self.scans.note(&event);
         let verdict = cause::classify(&event, &self.host);
         self.tally.causes.add(event.direction, verdict.id);
         if event.direction == Direction::Sent
@@ -117,6 +120,7 @@ impl Pipeline {
             owners: Owners::new(snapshot, Procfs),
             rear: Rear {
                 details: ProcessDetails::default(),
+                scans: Scans::default(),
                 host,
                 filter,
                 sink,
