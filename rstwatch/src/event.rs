@@ -567,6 +567,8 @@ pub struct Past {
     pub state: Option<TcpState>,
     /// How it ended.
     pub ended: Ended,
+    /// Nanoseconds from its beginning, as far as it was seen, until it ended.
+    pub lasted_ns: Option<u64>,
 }
 
 /// A reset, with all that is known about it but its cause.
