@@ -55,6 +55,7 @@ fn closed_port() -> Event {
         peer: None,
         listener: None,
         netns_name: None,
+        scan: None,
     }
 }
 

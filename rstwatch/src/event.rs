@@ -583,6 +583,8 @@ pub struct Past {
     pub state: Option<TcpState>,
     /// How it ended.
     pub ended: Ended,
+    /// Nanoseconds from its beginning, as far as it was seen, until it ended.
+    pub lasted_ns: Option<u64>,
 }
 
 /// A reset, with all that is known about it but its cause.
@@ -624,6 +626,9 @@ pub struct Event {
     pub place: Option<Arc<Place>>,
     /// The other end, when it is on this host too.
     pub peer: Option<Box<Peer>>,
+    /// For a SYN that met no socket: the different ports without a listener that its sender tried
+    /// within the last seconds, this one among them (see `scan`).
+    pub scan: Option<u32>,
 }
 
 impl Event {

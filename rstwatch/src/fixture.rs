@@ -79,6 +79,7 @@ pub(crate) fn closed_port() -> Event {
         peer: None,
         listener: None,
         netns_name: None,
+        scan: None,
     }
 }
 

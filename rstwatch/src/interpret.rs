@@ -216,6 +216,7 @@ impl Interpreter {
             peer: None,
             listener: None,
             netns_name: None,
+            scan: None,
         };
         Sighting {
             event,
@@ -303,6 +304,8 @@ fn past(reset: &Reset, entry: &SocketEntry) -> Past {
             .then(|| reset.header.time_ns.saturating_sub(entry.closed_ns)),
         state: TcpState::from_kernel(entry.prev_state),
         ended: ended(entry),
+        lasted_ns: (entry.born_ns != 0 && entry.closed_ns != 0)
+            .then(|| entry.closed_ns.saturating_sub(entry.born_ns)),
     }
 }
 

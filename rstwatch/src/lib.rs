@@ -28,4 +28,5 @@ pub mod pair;
 pub mod pipeline;
 pub mod run;
 pub mod scenario;
+pub mod scan;
 pub mod sink;

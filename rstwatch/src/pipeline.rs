@@ -20,6 +20,7 @@ use crate::{
         procfs::{Holders, Procfs},
     },
     pair::{Paired, Pairs},
+    scan::Scans,
     sink::{Sink, summary::Summary},
 };
 
@@ -101,6 +102,7 @@ impl Rear {
 #[derive(Debug)]
 struct End {
     details: ProcessDetails,
+    scans: Scans,
     host: HostFacts,
     filter: Filter,
     sink: Sink,
@@ -115,6 +117,7 @@ impl End {
         match paired {
             Paired::Single(mut event) => {
                 self.details.complete(&mut event);
+                event.scan = self.scans.note(&event);
                 let verdict = cause::classify(&event, &self.host);
                 self.show(&event, &verdict);
             }
@@ -127,6 +130,7 @@ impl End {
     fn show_both(&mut self, mut sent: Event, mut received: Event) {
         self.details.complete(&mut sent);
         self.details.complete(&mut received);
+        sent.scan = self.scans.note(&sent);
         let why = cause::classify(&sent, &self.host);
         received.peer = Some(Box::new(Peer {
             owner: sent.owner.clone(),
@@ -183,6 +187,7 @@ impl Pipeline {
                 pairs: Pairs::default(),
                 end: End {
                     details: ProcessDetails::default(),
+                    scans: Scans::default(),
                     host,
                     filter,
                     sink,

@@ -83,6 +83,7 @@ fn events() -> [Event; 2] {
         peer: None,
         listener: None,
         netns_name: None,
+        scan: None,
     };
     let refused = Event {
         direction: Direction::Received,

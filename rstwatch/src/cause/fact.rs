@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use crate::event::{Path, Reason, Segment, TcpState};
+use super::idle::{IdleLimit, TOLERANCE_PERCENT};
+use crate::event::{Actor, Comm, Ended, Listening, Path, Reason, Segment, TcpState};
 
 /// One piece of evidence. [`fmt::Display`] gives the line that an operator reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,19 +55,110 @@ pub enum Fact {
     Sent(u64),
     /// What is known of the closed connection that the segment belonged to.
     Past {
-        /// Nanoseconds since it was closed; `None` when that was not seen.
+        /// How it ended.
+        ended: Ended,
+        /// Nanoseconds since it ended; `None` when that was not seen.
         closed_ago_ns: Option<u64>,
+        /// Nanoseconds from its beginning until then.
+        lasted_ns: Option<u64>,
         /// The state it was closed in.
         state: Option<TcpState>,
     },
-    /// The process was exiting.
-    Exiting,
-    /// The process was being killed by this signal.
-    Killed(u8),
+    /// Who listens, or listened last, on the port.
+    Listened {
+        /// The process's name.
+        comm: Comm,
+        /// The process.
+        pid: u32,
+        /// How it ended, and nanoseconds since then; `None` while it listens, which is then at
+        /// another address.
+        ended: Option<(End, u64)>,
+    },
+    /// How the process was ending as it closed the connection.
+    Ending(End),
+    /// The connection waited to be accepted.
+    NotAccepted,
+    /// Who destroyed the socket.
+    Destroyer {
+        /// The process's name.
+        comm: Comm,
+        /// The process.
+        pid: u32,
+    },
+    /// Nanoseconds without a sign of the peer before data was sent.
+    Idle(u64),
+    /// That silence is what this limit allows.
+    IdleLimit(&'static IdleLimit),
+    /// `TCP_USER_TIMEOUT` in milliseconds.
+    UserTimeout(u32),
+    /// Closed ports that the sender tried within [`crate::scan::WINDOW`].
+    Scan(u32),
+    /// The other end is on this host, and its cause is this.
+    Peer(&'static str),
     /// The host booted so many seconds before.
     Booted(u64),
     /// The peer and a firewall before it cannot be told apart.
     HostOrFirewall,
+}
+
+/// How a process let go of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It closed it, and went on.
+    Closed,
+    /// It exited, with this status when it is known.
+    Exited(Option<u8>),
+    /// A signal killed it.
+    Killed(u8),
+    /// The OOM killer killed it.
+    OomKilled,
+}
+
+impl End {
+    /// What `actor` was doing. A signal that was only pending ended nothing.
+    pub const fn of(actor: &Actor) -> Self {
+        match (actor.exiting, actor.oom, actor.signal) {
+            (false, ..) => Self::Closed,
+            (true, true, Some(_)) => Self::OomKilled,
+            (true, _, Some(signal)) => Self::Killed(signal),
+            (true, _, None) => Self::Exited(actor.exit_status),
+        }
+    }
+
+    /// Whether it was killed, or failed: ended with a status other than 0.
+    pub const fn is_death(self) -> bool {
+        match self {
+            Self::Closed | Self::Exited(None | Some(0)) => false,
+            Self::Exited(Some(_)) | Self::Killed(_) | Self::OomKilled => true,
+        }
+    }
+}
+
+impl fmt::Display for End {
+    /// Completes "the process".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed it"),
+            Self::Exited(None) => f.write_str("exited"),
+            Self::Exited(Some(status)) => write!(f, "exited with status {status}"),
+            Self::Killed(signal) => write!(f, "was killed by {}", Signal(*signal)),
+            Self::OomKilled => f.write_str("was killed by the OOM killer"),
+        }
+    }
+}
+
+impl Fact {
+    /// Who listens, or listened last, on the port.
+    pub fn listened(listener: &Listening) -> Self {
+        Self::Listened {
+            comm: listener.process.comm,
+            pid: listener.process.pid,
+            ended: listener
+                .ended
+                .as_ref()
+                .map(|end| (End::of(&end.closer), end.ago_ns)),
+        }
+    }
 }
 
 impl fmt::Display for Fact {
@@ -123,27 +215,63 @@ impl fmt::Display for Fact {
             Self::Heard(ns) => write!(f, "peer last heard {} before", Seconds(ns)),
             Self::Sent(ns) => write!(f, "data last sent {} before", Seconds(ns)),
             Self::Past {
+                ended,
                 closed_ago_ns,
+                lasted_ns,
                 state,
             } => {
-                match closed_ago_ns {
-                    Some(ns) => write!(f, "the connection was closed {} before", Seconds(ns))?,
-                    None => f.write_str("the connection was known here until lately")?,
+                f.write_str(ended_line(ended))?;
+                if let Some(ns) = closed_ago_ns {
+                    write!(f, " {} before", Seconds(ns))?;
+                }
+                if let Some(ns) = lasted_ns {
+                    write!(f, ", after {}", Seconds(ns))?;
                 }
                 match state {
                     Some(state) => write!(f, ", in state {}", state.name()),
                     None => Ok(()),
                 }
             }
-            Self::Exiting => f.write_str("the process was exiting"),
-            Self::Killed(signal) => {
-                write!(f, "the process was being killed by {}", Signal(signal))
-            }
+            Self::Listened { comm, pid, ended } => match ended {
+                Some((end, ago_ns)) => write!(
+                    f,
+                    "{comm}[{pid}] listened on this port and {end} {} before",
+                    Seconds(ago_ns)
+                ),
+                None => write!(f, "{comm}[{pid}] listens on this port at another address"),
+            },
+            Self::Ending(end) => write!(f, "the process {end}"),
+            Self::NotAccepted => f.write_str("no process had accepted the connection"),
+            Self::Destroyer { comm, pid } => write!(f, "destroyed by {comm}[{pid}]"),
+            Self::Idle(ns) => write!(f, "idle for {} before data was sent", Seconds(ns)),
+            Self::IdleLimit(limit) => write!(
+                f,
+                "possibly the idle limit of {} s (within {TOLERANCE_PERCENT} %): {}",
+                limit.seconds, limit.whose
+            ),
+            Self::UserTimeout(ms) => write!(f, "TCP_USER_TIMEOUT of {ms} ms"),
+            Self::Scan(ports) => write!(
+                f,
+                "its sender tried {ports} closed ports within {} s",
+                crate::scan::WINDOW.as_secs()
+            ),
+            Self::Peer(cause) => write!(f, "the other end is on this host: {cause}"),
             Self::Booted(seconds) => write!(f, "this host booted {seconds} s before"),
             Self::HostOrFirewall => {
                 f.write_str("the peer and a firewall before it cannot be told apart")
             }
         }
+    }
+}
+
+/// How the connection ended that a segment came for.
+const fn ended_line(ended: Ended) -> &'static str {
+    match ended {
+        Ended::Closed => "the connection was closed",
+        Ended::Aborted => "this host had reset the connection",
+        Ended::TimedOut => "the connection timed out",
+        Ended::Reset => "the peer had reset the connection",
+        Ended::NeverConnected => "the connect was given up",
     }
 }
 
@@ -224,7 +352,7 @@ impl fmt::Display for Signal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::TcpFlags;
+    use crate::{cause::idle::LIMITS, event::TcpFlags};
 
     #[test]
     #[expect(clippy::too_many_lines, reason = "a table of cases")]
@@ -315,23 +443,89 @@ mod tests {
             (Fact::Sent(250_000), "data last sent 0.2 ms before"),
             (
                 Fact::Past {
+                    ended: Ended::Closed,
                     closed_ago_ns: Some(90_000_000_000),
+                    lasted_ns: None,
                     state: Some(TcpState::Established),
                 },
                 "the connection was closed 90 s before, in state ESTABLISHED",
             ),
             (
                 Fact::Past {
-                    closed_ago_ns: None,
+                    ended: Ended::NeverConnected,
+                    closed_ago_ns: Some(2_000_000),
+                    lasted_ns: Some(1_500_000_000),
                     state: None,
                 },
-                "the connection was known here until lately",
+                "the connect was given up 2.0 ms before, after 1.5 s",
             ),
-            (Fact::Exiting, "the process was exiting"),
-            (Fact::Killed(9), "the process was being killed by SIGKILL"),
             (
-                Fact::Killed(34),
-                "the process was being killed by signal 34",
+                Fact::Past {
+                    ended: Ended::TimedOut,
+                    closed_ago_ns: None,
+                    lasted_ns: None,
+                    state: None,
+                },
+                "the connection timed out",
+            ),
+            (
+                Fact::Listened {
+                    comm: Comm::from_text(b"nginx"),
+                    pid: 812,
+                    ended: Some((End::Killed(11), 3_000_000_000)),
+                },
+                "nginx[812] listened on this port and was killed by SIGSEGV 3.0 s before",
+            ),
+            (
+                Fact::Listened {
+                    comm: Comm::from_text(b"nginx"),
+                    pid: 812,
+                    ended: None,
+                },
+                "nginx[812] listens on this port at another address",
+            ),
+            (Fact::Ending(End::Closed), "the process closed it"),
+            (Fact::Ending(End::Exited(None)), "the process exited"),
+            (
+                Fact::Ending(End::Exited(Some(1))),
+                "the process exited with status 1",
+            ),
+            (
+                Fact::Ending(End::Killed(9)),
+                "the process was killed by SIGKILL",
+            ),
+            (
+                Fact::Ending(End::Killed(34)),
+                "the process was killed by signal 34",
+            ),
+            (
+                Fact::Ending(End::OomKilled),
+                "the process was killed by the OOM killer",
+            ),
+            (Fact::NotAccepted, "no process had accepted the connection"),
+            (
+                Fact::Destroyer {
+                    comm: Comm::from_text(b"ss"),
+                    pid: 99,
+                },
+                "destroyed by ss[99]",
+            ),
+            (
+                Fact::Idle(350_000_000_000),
+                "idle for 350 s before data was sent",
+            ),
+            (
+                Fact::IdleLimit(&LIMITS[2]),
+                "possibly the idle limit of 75 s (within 2 %): nginx (keepalive_timeout)",
+            ),
+            (Fact::UserTimeout(3_000), "TCP_USER_TIMEOUT of 3000 ms"),
+            (
+                Fact::Scan(12),
+                "its sender tried 12 closed ports within 10 s",
+            ),
+            (
+                Fact::Peer("linger-abort"),
+                "the other end is on this host: linger-abort",
             ),
             (Fact::Booted(42), "this host booted 42 s before"),
             (

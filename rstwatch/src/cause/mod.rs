@@ -2,6 +2,7 @@
 //!
 //! - [`rules`]: what decides each cause, in one place, most specific first.
 //! - [`fact`]: the evidence that a verdict rests on.
+//! - [`idle`]: after which silence common middleboxes and servers drop a connection.
 //! - [`catalogue`]: what each cause means and what to look at next; data, written once.
 //! - [`sentence`]: the one sentence that an operator reads.
 //!
@@ -10,6 +11,7 @@
 
 pub mod catalogue;
 pub mod fact;
+pub mod idle;
 pub mod rules;
 pub mod sentence;
 
@@ -17,7 +19,11 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
-pub use self::{fact::Fact, rules::classify, sentence::summary};
+pub use self::{
+    fact::Fact,
+    rules::{answers::SCAN_PORTS, classify},
+    sentence::summary,
+};
 
 /// The most facts that a verdict carries.
 pub const MAX_FACTS: usize = 8;
@@ -28,24 +34,60 @@ pub const MAX_FACTS: usize = 8;
 pub enum CauseId {
     /// A SYN came for a port where nobody listens.
     ClosedPort,
+    /// The same, where somebody listened until lately.
+    ListenerGone,
+    /// A segment came for a connection that had ended here.
+    LateSegment,
     /// A segment came for a connection that this host does not know.
     HalfOpen,
-    /// The peer kept sending after the process had closed.
-    DataAfterClose,
+    /// A SYN-ACK came after this host gave up connecting.
+    LateSynAck,
+    /// A SYN-ACK came that nobody here asked for.
+    Backscatter,
+    /// The accept queue was full, and the host is set to reset then.
+    AcceptQueueOverflow,
     /// The process closed with unread bytes in its receive queue.
     ClosedWithUnreadData,
     /// The process closed with `SO_LINGER` 0.
     LingerAbort,
+    /// A listener ended with connections that nobody had accepted.
+    ListenerClosed,
+    /// The process was killed, or failed, with the connection open.
+    ProcessDied,
+    /// The peer kept sending after the process had closed.
+    DataAfterClose,
+    /// A segment came for a connection that had died of a timeout.
+    ConnectionTimedOut,
     /// Keepalive probes went unanswered.
     KeepaliveTimeout,
+    /// The peer did not finish closing in time.
+    FinWait2Timeout,
+    /// Too many orphans, or out of TCP memory.
+    OrphanLimit,
+    /// `connect(AF_UNSPEC)`.
+    Disconnect,
+    /// Somebody destroyed the socket from outside.
+    SocketDestroyed,
+    /// The segment broke the protocol.
+    BadSegment,
+    /// A rule of multipath TCP.
+    Mptcp,
+    /// A firewall on this host answered for the service.
+    FirewallReject,
     /// A connect was answered with a RST.
     Refused,
+    /// The connection had been idle, and what was sent then was answered with a RST.
+    IdleDrop,
     /// The peer reset an established connection.
     PeerAborted,
     /// This host sent after the peer had closed its side.
     PeerGone,
     /// The peer reset the connection after this host's FIN.
     ResetDuringClose,
+    /// The peer reset its unfinished handshake.
+    HandshakeReset,
+    /// The RST does not look like the peer's.
+    ForgedReset,
     /// None of these.
     Unknown,
 }

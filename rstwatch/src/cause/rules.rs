@@ -8,358 +8,59 @@
 //!
 //! A rule says `certain` only from evidence that is present, never from a field that is `None`
 //! (but a segment that met no socket is a fact), so that less evidence never makes a verdict surer.
+//!
+//! `firewall-reject` and `forged-reset` have no rule: they show on the wire only, which no hook sees.
 
-use super::{CauseId, Confidence, Fact, HostFacts, MAX_FACTS, Reasons, Verdict};
-use crate::event::{Context, Event, Path, Reason, Segment, Socket, TcpFlags, TcpState, Trigger};
+use super::{CauseId, Confidence, Fact, HostFacts, MAX_FACTS, Reasons, Verdict, fact::End, idle};
+use crate::event::{
+    Context, Ended, Event, Past, Path, Reason, Segment, Socket, TcpFlags, TcpState, Trigger,
+};
+
+mod aborts;
+pub(super) mod answers;
+mod received;
 
 /// The cause of `event`, and how sure it is. Never fails: what no rule knows is
 /// [`CauseId::Unknown`], with all its evidence.
 pub fn classify(event: &Event, host: &HostFacts) -> Verdict {
     let rules = match event.trigger {
-        Trigger::Segment => ANSWERS,
-        Trigger::Active { .. } => ABORTS,
-        Trigger::Received => RECEIVED,
+        Trigger::Segment => answers::RULES,
+        Trigger::Active { .. } => aborts::RULES,
+        Trigger::Received => received::RULES,
     };
     let case = Case { event, host };
-    rules
+    let verdict = rules
         .iter()
         .find_map(|rule| rule(&case))
-        .unwrap_or_else(|| unknown(&case))
+        .unwrap_or_else(|| unknown(&case));
+    match &event.peer {
+        Some(peer) if event.trigger == Trigger::Received => {
+            seen_from_both_ends(verdict, peer.cause)
+        }
+        _ => verdict,
+    }
 }
 
 type Rule = fn(&Case<'_>) -> Option<Verdict>;
 
-/// This host answered a segment with a RST.
-const ANSWERS: &[Rule] = &[closed_port, data_after_close, half_open];
-
-/// This host reset a connection of its own accord.
-const ABORTS: &[Rule] = &[closed_with_unread_data, linger_abort, keepalive_timeout];
-
-/// This host received a RST.
-const RECEIVED: &[Rule] = &[refused, peer_gone, reset_during_close, peer_aborted];
-
-/// How lately the peer must have been heard for an exchange to count as active: the shortest idle
-/// limit in common use (Node.js and Apache keep-alive).
-const ACTIVE_NS: u64 = 5_000_000_000;
-
-/// How lately data must have been sent for a RST to be the answer to it: above any usual round trip.
-const ANSWER_NS: u64 = 1_000_000_000;
-
 /// For how long after boot peers still hold connections from before it.
 const LATELY_BOOTED_S: u64 = 600;
 
-/// `closed-port`. Decides: a SYN without ACK met no socket. On every kernel; nothing else looks so.
-fn closed_port(case: &Case<'_>) -> Option<Verdict> {
-    let segment = case.event.segment?;
-    (case.met_no_socket() && is_first_syn(segment)).then(|| {
-        verdict(
-            CauseId::ClosedPort,
-            Confidence::Certain,
-            [
-                case.why(),
-                Some(Fact::NoSocket),
-                Some(Fact::Segment(segment)),
-            ],
-        )
-    })
-}
+/// For how long a tuple is not used again after its connection: `TCP_TIMEWAIT_LEN`.
+const SAME_CONNECTION_NS: u64 = 60_000_000_000;
 
-/// `data-after-close`. Decides, in this order:
-/// - a segment that is no SYN met a TIME_WAIT socket in its FIN_WAIT2 sub-state (a true TIME_WAIT
-///   never resets);
-/// - the kernel's `TCP_ABORT_ON_DATA` (since 6.10); but a pure ACK on a socket with a negative
-///   `TCP_LINGER2` is reset with it as well;
-/// - on a silent kernel: data for a full socket whose receiving side is shut down;
-/// - data for a connection that is remembered as closed: its sequence numbers are not checked, so
-///   no more than likely.
-fn data_after_close(case: &Case<'_>) -> Option<Verdict> {
-    let Event {
-        segment,
-        socket,
-        time_wait,
-        past,
-        state,
-        ..
-    } = case.event;
-    let drew = segment.map(Fact::Segment);
-    let has_data = segment.is_some_and(|segment| segment.payload > 0);
-    let says = |confidence, facts| Some(verdict(CauseId::DataAfterClose, confidence, facts));
-    let is_fin_wait2 = *time_wait == Some(TcpState::FinWait2);
-    let starts_anew = segment.is_some_and(|segment| segment.flags.has(TcpFlags::SYN));
-    if (is_fin_wait2 || case.reason() == Some(Reason::TimewaitSocket)) && !starts_anew {
-        return says(
-            Confidence::certain_if(segment.is_some()),
-            [
-                case.why(),
-                time_wait.map(Fact::TimeWait),
-                drew,
-                case.past(),
-                None,
-            ],
-        );
+/// A received reset whose sender is on this host too: what the other end says is beyond doubt, and
+/// no firewall is in question. What no rule knows stays unknown.
+fn seen_from_both_ends(mut verdict: Verdict, cause: &'static str) -> Verdict {
+    verdict.facts.retain(|fact| *fact != Fact::HostOrFirewall);
+    if verdict.facts.is_full() {
+        verdict.facts.pop();
     }
-    match (case.reason(), *state) {
-        (Some(Reason::AbortOnData), _) => {
-            let waits = socket.is_some_and(|socket| !socket.no_fin_wait2);
-            let confidence = Confidence::certain_if(has_data || waits);
-            let no_wait = socket.filter(|socket| socket.no_fin_wait2);
-            return says(
-                confidence,
-                [
-                    case.why(),
-                    drew,
-                    state.map(Fact::State),
-                    socket.filter(|socket| socket.orphan).map(|_| Fact::Orphan),
-                    no_wait.map(|_| Fact::NoFinWait2),
-                ],
-            );
-        }
-        (None, Some(state)) if case.is_silent() && state_is_after_close(state) => {
-            if let Some(socket) = socket.as_ref().filter(|socket| socket.rcv_shutdown) {
-                return says(
-                    Confidence::certain_if(has_data),
-                    [
-                        case.why(),
-                        drew,
-                        Some(Fact::State(state)),
-                        Some(shutdown(socket)),
-                        socket.orphan.then_some(Fact::Orphan),
-                    ],
-                );
-            }
-        }
-        _ => {}
+    verdict.facts.insert(0, Fact::Peer(cause));
+    if verdict.id != CauseId::Unknown {
+        verdict.confidence = Confidence::Certain;
     }
-    let closed = past
-        .as_ref()
-        .is_some_and(|past| past.closed_ago_ns.is_some());
-    if closed && has_data && !starts_anew && (case.met_no_socket() || case.met_listener()) {
-        return says(
-            Confidence::Likely,
-            [case.why(), case.past(), drew, case.met(), None],
-        );
-    }
-    None
-}
-
-/// `half-open`. Decides: an ACK or data, no SYN, met no socket or a listener, and nothing is
-/// remembered of the connection. Never certain: it may have been closed here longer ago than is
-/// remembered. A listener whose queue is full resets the last ACK of a handshake as well
-/// (`INVALID_SYN` where the kernel says so).
-fn half_open(case: &Case<'_>) -> Option<Verdict> {
-    let Event {
-        segment,
-        past: None,
-        ..
-    } = case.event
-    else {
-        return None;
-    };
-    let segment = (*segment)?;
-    let flags = segment.flags;
-    let belongs = flags.has(TcpFlags::ACK) || (segment.payload > 0 && case.met_no_socket());
-    if !belongs || flags.has(TcpFlags::SYN) {
-        return None;
-    }
-    let met = if case.met_no_socket() && matches!(case.reason(), None | Some(Reason::NoSocket)) {
-        Fact::NoSocket
-    } else if case.met_listener()
-        && matches!(case.reason(), None | Some(Reason::Flags))
-        && case.queue_is_full() != Some(true)
-    {
-        Fact::Listener
-    } else {
-        return None;
-    };
-    let uptime = case.host.uptime.map(|uptime| uptime.as_secs());
-    Some(verdict(
-        CauseId::HalfOpen,
-        Confidence::Likely,
-        [
-            case.why(),
-            Some(met),
-            Some(Fact::Segment(segment)),
-            uptime.filter(|s| *s < LATELY_BOOTED_S).map(Fact::Booted),
-        ],
-    ))
-}
-
-/// `closed-with-unread-data`. Decides: the kernel's `TCP_ABORT_ON_CLOSE` (since 6.12), which the
-/// fast close of a multipath connection gives as well; on a silent kernel: unread bytes in a socket
-/// that its process closes. There `SO_LINGER` 0 looks the same, if the one byte that counts as
-/// unread is the peer's FIN.
-fn closed_with_unread_data(case: &Case<'_>) -> Option<Verdict> {
-    let socket = case.event.socket.as_ref();
-    let confidence = match case.reason() {
-        Some(Reason::AbortOnClose) => match socket {
-            Some(socket) if socket.mptcp => return None,
-            socket => Confidence::certain_if(socket.is_some()),
-        },
-        None => {
-            let socket = socket.filter(|socket| socket.unread > 0 && !socket.orphan)?;
-            let path = case.closing(socket)?;
-            Confidence::certain_if(
-                case.is_silent() && path == Path::Close && socket.linger_s != Some(0),
-            )
-        }
-        Some(_) => return None,
-    };
-    Some(verdict(
-        CauseId::ClosedWithUnreadData,
-        confidence,
-        [
-            case.why(),
-            socket
-                .filter(|socket| socket.unread > 0)
-                .map(|socket| Fact::Unread(socket.unread)),
-            case.path(),
-            case.ending(),
-            socket.and_then(|socket| socket.linger_s).map(Fact::Linger),
-        ],
-    ))
-}
-
-/// `linger-abort`. Decides: `SO_LINGER` on with 0 in a socket that its process closes. Since 6.12
-/// the kernel calls that `TCP_STATE` or `TCP_DISCONNECT_WITH_DATA`, as it calls a disconnect, which
-/// without a stack looks the same after a shutdown of both sides.
-fn linger_abort(case: &Case<'_>) -> Option<Verdict> {
-    let socket = case.event.socket.as_ref()?;
-    if socket.linger_s != Some(0) || !socket.rcv_shutdown || !socket.send_shutdown {
-        return None;
-    }
-    let path = case.closing(socket)?;
-    let told = match case.reason() {
-        Some(Reason::State | Reason::DisconnectWithData) => true,
-        None => case.is_silent(),
-        Some(_) => return None,
-    };
-    Some(verdict(
-        CauseId::LingerAbort,
-        Confidence::certain_if(told && path == Path::Close && !socket.orphan),
-        [
-            Some(Fact::Linger(0)),
-            case.why(),
-            case.path(),
-            Some(shutdown(socket)),
-            (socket.unacked > 0).then_some(Fact::Unacked(socket.unacked)),
-            case.ending(),
-        ],
-    ))
-}
-
-/// `keepalive-timeout`. Decides: the kernel's `TCP_KEEPALIVE_TIMEOUT` (since 6.12); on a silent
-/// kernel: the keepalive timer reset a socket with `SO_KEEPALIVE` and probes without an answer,
-/// that a process still held (that timer ends an orphan in FIN_WAIT2 as well).
-fn keepalive_timeout(case: &Case<'_>) -> Option<Verdict> {
-    let socket = case.event.socket.as_ref();
-    let confidence = match (case.reason(), case.event.trigger) {
-        (Some(Reason::KeepaliveTimeout), _) => Confidence::Certain,
-        (None, Trigger::Active { path, context }) => {
-            socket.filter(|s| s.keepalive && s.probes_out > 0 && !s.orphan)?;
-            match (path, context) {
-                (Path::KeepaliveTimer, _) => Confidence::certain_if(case.is_silent()),
-                (Path::Unknown, Context::Interrupt) => Confidence::Likely,
-                _ => return None,
-            }
-        }
-        _ => return None,
-    };
-    Some(verdict(
-        CauseId::KeepaliveTimeout,
-        confidence,
-        [
-            case.why(),
-            case.path(),
-            socket
-                .filter(|socket| socket.probes_out > 0)
-                .map(|socket| Fact::Probes(socket.probes_out)),
-            case.silence_ns().map(Fact::Heard),
-        ],
-    ))
-}
-
-/// `refused`. Decides: the RST came in SYN_SENT. That the connect was refused is certain; whether
-/// by the peer or by a firewall, the evidence leaves open.
-fn refused(case: &Case<'_>) -> Option<Verdict> {
-    (case.event.state == Some(TcpState::SynSent)).then(|| {
-        verdict(
-            CauseId::Refused,
-            Confidence::Certain,
-            [
-                Some(Fact::State(TcpState::SynSent)),
-                Some(Fact::HostOrFirewall),
-            ],
-        )
-    })
-}
-
-/// `peer-gone`. Decides: the RST came in `CLOSE_WAIT`. Likely where this host has just sent; else
-/// the peer may as well have aborted after its FIN.
-fn peer_gone(case: &Case<'_>) -> Option<Verdict> {
-    (case.event.state == Some(TcpState::CloseWait)).then(|| {
-        let socket = case.event.socket.as_ref();
-        let has_sent = socket.is_some_and(|socket| {
-            socket.unacked > 0 || socket.idle_tx_ns.is_some_and(|ns| ns < ANSWER_NS)
-        });
-        verdict(
-            CauseId::PeerGone,
-            if has_sent {
-                Confidence::Likely
-            } else {
-                Confidence::Possible
-            },
-            [
-                Some(Fact::State(TcpState::CloseWait)),
-                case.unacked(),
-                case.sent(),
-                case.silence_ns().map(Fact::Heard),
-            ],
-        )
-    })
-}
-
-/// `reset-during-close`. Decides: the RST came after this host's FIN, which the state alone says.
-fn reset_during_close(case: &Case<'_>) -> Option<Verdict> {
-    let state = case.event.state?;
-    let ours_first = matches!(
-        state,
-        TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck
-    );
-    ours_first.then(|| {
-        let orphan = case.event.socket.is_some_and(|socket| socket.orphan);
-        verdict(
-            CauseId::ResetDuringClose,
-            Confidence::Certain,
-            [
-                Some(Fact::State(state)),
-                orphan.then_some(Fact::Orphan),
-                case.unacked(),
-            ],
-        )
-    })
-}
-
-/// `peer-aborted`. Decides: the RST came in ESTABLISHED. Likely while the exchange was active; after
-/// a silence a load balancer or NAT that forgot the connection looks the same.
-fn peer_aborted(case: &Case<'_>) -> Option<Verdict> {
-    (case.event.state == Some(TcpState::Established)).then(|| {
-        let active = case.silence_ns().is_some_and(|ns| ns < ACTIVE_NS);
-        verdict(
-            CauseId::PeerAborted,
-            if active {
-                Confidence::Likely
-            } else {
-                Confidence::Possible
-            },
-            [
-                Some(Fact::State(TcpState::Established)),
-                case.silence_ns().map(Fact::Heard),
-                case.sent(),
-                case.unacked(),
-                Some(Fact::HostOrFirewall),
-            ],
-        )
-    })
+    verdict
 }
 
 /// `unknown`: no rule spoke. All that is known stands in the evidence.
@@ -427,6 +128,19 @@ impl Case<'_> {
         }
     }
 
+    /// Whether the kernel says `reason`, or says nothing because it never does.
+    fn is_told(&self, reason: Reason) -> bool {
+        match self.reason() {
+            Some(told) => told == reason,
+            None => self.is_silent(),
+        }
+    }
+
+    /// The segment that drew the reset, as evidence.
+    fn drew(&self) -> Option<Fact> {
+        self.event.segment.map(Fact::Segment)
+    }
+
     /// Whether the segment met no socket of any kind.
     fn met_no_socket(&self) -> bool {
         let Event {
@@ -468,20 +182,6 @@ impl Case<'_> {
         Some(waiting > limit)
     }
 
-    /// The path of an active reset by the process that closed `socket`: [`Path::Close`], or
-    /// [`Path::Unknown`] where the shutdown of both sides, which a close begins with, says as much.
-    fn closing(&self, socket: &Socket) -> Option<Path> {
-        let Trigger::Active { path, context } = self.event.trigger else {
-            return None;
-        };
-        let may_be_close = socket.rcv_shutdown && socket.send_shutdown && !socket.mptcp;
-        match path {
-            Path::Close if !socket.mptcp => Some(path),
-            Path::Unknown if may_be_close && context != Context::Interrupt => Some(path),
-            _ => None,
-        }
-    }
-
     /// What the kernel was doing, as evidence of an active reset.
     fn path(&self) -> Option<Fact> {
         match self.event.trigger {
@@ -490,16 +190,12 @@ impl Case<'_> {
         }
     }
 
-    /// How the actor was ending, as evidence.
-    fn ending(&self) -> Option<Fact> {
-        let actor = self.event.actor.as_ref().filter(|actor| actor.exiting)?;
-        Some(actor.signal.map_or(Fact::Exiting, Fact::Killed))
-    }
-
     /// What is remembered of the closed connection, as evidence.
     fn past(&self) -> Option<Fact> {
         self.event.past.as_ref().map(|past| Fact::Past {
+            ended: past.ended,
             closed_ago_ns: past.closed_ago_ns,
+            lasted_ns: past.lasted_ns,
             state: past.state,
         })
     }
@@ -556,9 +252,9 @@ fn verdict<const N: usize>(
     }
 }
 
-/// Whether `segment` opens a connection.
-const fn is_first_syn(segment: Segment) -> bool {
-    segment.flags.has(TcpFlags::SYN) && !segment.flags.has(TcpFlags::ACK)
+/// Whether the kernel names a rule of multipath TCP.
+fn is_mptcp_reason(reason: Reason) -> bool {
+    matches!(reason, Reason::Other(name) if name.starts_with("MPTCP_RST_"))
 }
 
 /// Whether a socket in `state` may have been closed, or shut down, by its process.

@@ -5,11 +5,13 @@
 use std::fmt;
 
 use super::{
-    CauseId, Verdict,
-    fact::{Bytes, Seconds, Signal},
+    CauseId, Fact, SCAN_PORTS, Verdict,
+    fact::{Bytes, End, Seconds},
     rules::silence_ns,
 };
-use crate::event::{Direction, Event, Process, Socket, TcpFlags};
+use crate::event::{
+    Actor, Direction, Ended, Event, Peer, Process, Socket, TcpFlags, TcpState, Trigger,
+};
 
 /// One sentence without a full stop, with the process and the numbers in it. Strings from other
 /// processes are escaped.
@@ -24,46 +26,166 @@ struct Sentence<'a> {
 
 impl fmt::Display for Sentence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Event {
-            local,
-            remote,
-            socket,
-            ..
-        } = self.event;
+        match self.event.trigger {
+            Trigger::Segment => self.write_answer(f),
+            Trigger::Active { .. } => self.write_abort(f),
+            Trigger::Received => {
+                self.write_received(f)?;
+                match &self.event.peer {
+                    Some(peer) => write_peer(f, peer),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl Sentence<'_> {
+    fn owner(&self) -> Who<'_> {
+        Who(self.event.owner.as_ref().map(|owner| &owner.process))
+    }
+
+    /// A reset that answered a segment.
+    fn write_answer(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Event { local, remote, .. } = self.event;
+        let port = local.port;
         let owner = self.owner();
         match self.verdict.id {
             CauseId::ClosedPort => {
                 write!(
                     f,
-                    "{remote} tried to connect to port {}, where nobody listens",
-                    local.port
-                )
+                    "{remote} tried to connect to port {port}, where nobody listens"
+                )?;
+                match self.event.scan {
+                    Some(ports) if ports >= SCAN_PORTS => write!(
+                        f,
+                        ": a scan, {ports} closed ports within {} s",
+                        crate::scan::WINDOW.as_secs()
+                    ),
+                    _ => Ok(()),
+                }
+            }
+            CauseId::ListenerGone => {
+                write!(f, "{remote} tried to connect to port {port}, where ")?;
+                match self.event.listener.as_deref() {
+                    Some(listener) => {
+                        write!(f, "{} listened until ", Who(Some(&listener.process)))?;
+                        match &listener.ended {
+                            Some(end) => {
+                                // A forked process may have been the last to hold the listener.
+                                let closer = &end.closer.process;
+                                if closer.pid == listener.process.pid {
+                                    write!(f, "it {}", End::of(&end.closer))?;
+                                } else {
+                                    write!(f, "{} {}", Who(Some(closer)), End::of(&end.closer))?;
+                                }
+                                write!(f, " {} before", Seconds(end.ago_ns))
+                            }
+                            None => f.write_str("lately"),
+                        }
+                    }
+                    None => f.write_str("somebody listened until lately"),
+                }
+            }
+            CauseId::LateSegment | CauseId::ConnectionTimedOut => {
+                self.write_segment(f)?;
+                write!(f, " for a connection that ")?;
+                self.write_past(f)
             }
             CauseId::HalfOpen => {
                 self.write_segment(f)?;
                 write!(
                     f,
-                    " for a connection to port {} that this host does not know",
-                    local.port
-                )
+                    " for a connection to port {port} that this host does not know"
+                )?;
+                let booted = self.verdict.facts.iter().find_map(|fact| match fact {
+                    Fact::Booted(seconds) => Some(*seconds),
+                    _ => None,
+                });
+                match booted {
+                    Some(seconds) => write!(f, ": it booted {seconds} s before"),
+                    None => Ok(()),
+                }
             }
+            CauseId::LateSynAck => {
+                write!(f, "{remote} accepted a connect that ")?;
+                self.write_past(f)
+            }
+            CauseId::Backscatter => write!(
+                f,
+                "{remote} sent a SYN-ACK to port {port}, from where nobody is known to have connected"
+            ),
+            CauseId::AcceptQueueOverflow => {
+                write!(f, "the accept queue of {owner} on port {port} is full")?;
+                match self.event.socket.and_then(|socket| socket.backlog) {
+                    Some((waiting, limit)) => {
+                        write!(f, ": {waiting} connections wait, the limit is {limit}")
+                    }
+                    None => Ok(()),
+                }
+            }
+            CauseId::FinWait2Timeout => write!(
+                f,
+                "{owner} had closed the connection and does not wait for {remote} to close it too \
+                 (TCP_LINGER2)"
+            ),
             CauseId::DataAfterClose => {
                 self.write_segment(f)?;
-                write!(f, " after {owner} had closed the connection")
+                // A socket that a process still holds is shut down, not closed.
+                match self.event.socket {
+                    Some(Socket {
+                        held: true,
+                        orphan: false,
+                        ..
+                    }) => write!(f, " after {owner} had shut the connection down"),
+                    _ => write!(f, " after {owner} had closed the connection"),
+                }
             }
+            CauseId::BadSegment => self.write_bad_segment(f),
+            CauseId::Mptcp => write!(
+                f,
+                "multipath TCP on port {port} rejected a segment of {remote}{}",
+                Because(self.event)
+            ),
+            _ => self.write_unknown(f),
+        }
+    }
+
+    /// A reset of the host's own accord.
+    fn write_abort(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Event { remote, socket, .. } = self.event;
+        let owner = self.owner();
+        match self.verdict.id {
             CauseId::ClosedWithUnreadData => {
                 self.write_closing(f)?;
-                match socket {
-                    Some(Socket { unread, .. }) if *unread > 0 => {
-                        write!(f, " with {} still unread", Bytes(*unread))
-                    }
-                    _ => f.write_str(" with data still unread"),
-                }
+                f.write_str(" with ")?;
+                self.write_unread(f)
             }
             CauseId::LingerAbort => {
                 self.write_closing(f)?;
                 f.write_str(" with SO_LINGER 0")?;
                 self.write_unacked(f)
+            }
+            CauseId::ProcessDied => {
+                self.write_closing(f)?;
+                write!(f, " with the connection to {remote} open, ")?;
+                if self.verdict.facts.contains(&Fact::Linger(0)) {
+                    f.write_str("SO_LINGER 0")?;
+                    self.write_unacked(f)
+                } else {
+                    self.write_unread(f)
+                }
+            }
+            CauseId::ListenerClosed => {
+                let port = self.event.local.port;
+                match self.actor().map(|actor| (End::of(actor), actor)) {
+                    Some((End::Closed, actor)) => {
+                        write!(f, "{} closed its listener", Who(Some(&actor.process)))?;
+                    }
+                    Some((end, actor)) => write!(f, "{} {end}", Who(Some(&actor.process)))?,
+                    None => write!(f, "{owner} ended its listener")?,
+                }
+                write!(f, " before it had accepted {remote} on port {port}")
             }
             CauseId::KeepaliveTimeout => {
                 write!(f, "{remote} answered ")?;
@@ -76,9 +198,74 @@ impl fmt::Display for Sentence<'_> {
                     }
                     _ => f.write_str("no keepalive probe")?,
                 }
-                write!(f, " of {owner}")
+                write!(f, " of {owner}")?;
+                match socket.as_ref().and_then(silence_ns) {
+                    Some(ns) => write!(f, " and was silent for {}", Seconds(ns)),
+                    None => Ok(()),
+                }
             }
+            CauseId::FinWait2Timeout => {
+                write!(
+                    f,
+                    "{owner} had closed the connection, and {remote} did not close it too"
+                )?;
+                match socket {
+                    Some(Socket {
+                        no_fin_wait2: true, ..
+                    }) => f.write_str(" at once (TCP_LINGER2)"),
+                    _ => f.write_str(" in time"),
+                }
+            }
+            CauseId::OrphanLimit => write!(
+                f,
+                "the kernel has too many closed connections to finish, or no memory for them: it \
+                 gave up that of {owner} with {remote}"
+            ),
+            CauseId::Disconnect => {
+                match self.actor() {
+                    Some(actor) => write!(f, "{}", Who(Some(&actor.process)))?,
+                    None => write!(f, "{owner}")?,
+                }
+                write!(f, " took its socket off {remote} (connect to AF_UNSPEC)")?;
+                self.write_unacked(f)
+            }
+            CauseId::SocketDestroyed => {
+                match self.event.actor.as_ref() {
+                    Some(actor) => write!(f, "{}", Who(Some(&actor.process)))?,
+                    None => f.write_str("somebody")?,
+                }
+                write!(f, " destroyed the connection of {owner} with {remote}")
+            }
+            CauseId::Mptcp => write!(
+                f,
+                "multipath TCP ended a subflow of {owner} to {remote}{}",
+                Because(self.event)
+            ),
+            _ => self.write_unknown(f),
+        }
+    }
+
+    /// A reset that came.
+    fn write_received(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Event { remote, socket, .. } = self.event;
+        let owner = self.owner();
+        match self.verdict.id {
             CauseId::Refused => write!(f, "{remote} refused the connection of {owner}"),
+            CauseId::HandshakeReset => {
+                write!(f, "{remote} reset its unfinished handshake with {owner}")
+            }
+            CauseId::IdleDrop => {
+                write!(f, "{remote} answered {owner} with a reset after")?;
+                let idle = self.verdict.facts.iter().find_map(|fact| match fact {
+                    Fact::Idle(ns) => Some(*ns),
+                    _ => None,
+                });
+                match idle {
+                    Some(ns) => write!(f, " {} of silence", Seconds(ns))?,
+                    None => f.write_str(" a silence")?,
+                }
+                self.write_unacked(f)
+            }
             CauseId::PeerGone => {
                 write!(f, "{remote} had closed its side when {owner} sent more")?;
                 self.write_unacked(f)
@@ -97,34 +284,94 @@ impl fmt::Display for Sentence<'_> {
                 }
                 self.write_unacked(f)
             }
-            CauseId::Unknown => self.write_unknown(f),
+            _ => self.write_unknown(f),
         }
     }
-}
 
-impl Sentence<'_> {
-    fn owner(&self) -> Who<'_> {
-        Who(self.event.owner.as_ref().map(|owner| &owner.process))
+    /// The actor, when it is an application.
+    fn actor(&self) -> Option<&Actor> {
+        self.event
+            .actor
+            .as_ref()
+            .filter(|actor| !actor.kernel_thread)
     }
 
     /// Who closed the connection, and whether it was dying: the actor, when it is an application.
     fn write_closing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let actor = self
-            .event
-            .actor
-            .as_ref()
-            .filter(|actor| !actor.kernel_thread);
-        match actor {
+        match self.actor() {
             Some(actor) => {
                 let who = Who(Some(&actor.process));
-                match actor.signal.filter(|_| actor.exiting) {
-                    Some(signal) => write!(f, "{who} was killed by {}", Signal(signal)),
-                    None if actor.exiting => write!(f, "{who} exited"),
-                    None => write!(f, "{who} closed the connection"),
+                match End::of(actor) {
+                    End::Closed => write!(f, "{who} closed the connection"),
+                    End::Exited(Some(0)) => write!(f, "{who} exited"),
+                    end => write!(f, "{who} {end}"),
                 }
             }
             None => write!(f, "{} closed the connection", self.owner()),
         }
+    }
+
+    fn write_unread(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.event.socket {
+            Some(Socket { unread, .. }) if unread > 0 => {
+                write!(f, "{} still unread", Bytes(unread))
+            }
+            _ => f.write_str("data still unread"),
+        }
+    }
+
+    /// Completes "a connection that" with how and when it ended.
+    fn write_past(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(past) = &self.event.past else {
+            return f.write_str("had ended here");
+        };
+        let owner = self.owner();
+        let never = past.state == Some(TcpState::SynSent);
+        match past.ended {
+            Ended::NeverConnected => write!(f, "{owner} had given up")?,
+            _ if never => write!(f, "{owner} had given up")?,
+            Ended::Closed => write!(f, "{owner} had closed")?,
+            Ended::Aborted => write!(f, "{owner} had reset")?,
+            Ended::TimedOut => write!(f, "had timed out for {owner}")?,
+            Ended::Reset => f.write_str("the peer itself had reset")?,
+        }
+        if let Some(ns) = past.closed_ago_ns {
+            write!(f, " {} before", Seconds(ns))?;
+        }
+        match past.lasted_ns {
+            Some(ns) if never || past.ended == Ended::NeverConnected => {
+                write!(f, ", after {}", Seconds(ns))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write_bad_segment(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Event {
+            remote,
+            local,
+            state,
+            time_wait,
+            segment,
+            ..
+        } = self.event;
+        write!(f, "{remote} sent a segment ")?;
+        if let Some(segment) = segment {
+            write!(f, "({}) ", segment.flags)?;
+        }
+        write!(f, "to port {} that ", local.port)?;
+        match (time_wait, state) {
+            (Some(_), _) => f.write_str("opens anew a connection which is not closed yet")?,
+            (None, Some(TcpState::SynSent)) => {
+                write!(f, "does not answer the connect of {}", self.owner())?;
+            }
+            (None, Some(TcpState::Listen | TcpState::SynRecv)) => {
+                f.write_str("does not fit its handshake")?;
+            }
+            (None, None) => f.write_str("no TCP sends, as scanners do")?,
+            (None, Some(state)) => write!(f, "does not fit state {}", state.name())?,
+        }
+        write!(f, "{}", Because(self.event))
     }
 
     /// That the peer sent the segment which drew the reset.
@@ -132,6 +379,7 @@ impl Sentence<'_> {
         write!(f, "{} sent ", self.event.remote)?;
         match self.event.segment {
             Some(segment) if segment.payload > 0 => write!(f, "{}", Bytes(segment.payload)),
+            Some(segment) if segment.flags.has(TcpFlags::SYN) => f.write_str("a SYN-ACK"),
             Some(segment) if segment.flags.has(TcpFlags::FIN) => f.write_str("a FIN"),
             Some(_) => f.write_str("an ACK"),
             None => f.write_str("more"),
@@ -172,6 +420,37 @@ impl Sentence<'_> {
                 write!(f, ", {} not acknowledged", Bytes(*unacked))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// The other end, which is on this host.
+fn write_peer(f: &mut fmt::Formatter<'_>, peer: &Peer) -> fmt::Result {
+    let owner = peer.owner.as_ref().map(|owner| &owner.process);
+    let actor = peer
+        .actor
+        .as_ref()
+        .filter(|actor| !actor.kernel_thread)
+        .map(|actor| &actor.process);
+    f.write_str("; ")?;
+    match (owner, actor) {
+        (Some(owner), Some(actor)) if owner.pid != actor.pid => {
+            write!(f, "{} sent it for {}", Who(Some(actor)), Who(Some(owner)))?;
+        }
+        (None, None) => f.write_str("this host sent it")?,
+        (owner, actor) => write!(f, "{} sent it", Who(owner.or(actor)))?,
+    }
+    write!(f, ": {}", peer.cause)
+}
+
+/// The kernel's reason, where it tells more than the cause: `, kernel reason ...`.
+struct Because<'a>(&'a Event);
+
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.reason {
+            Some(reason) => write!(f, ", kernel reason {}", reason.name()),
+            None => Ok(()),
         }
     }
 }

@@ -52,6 +52,7 @@ fn reset(sock: u64, direction: Direction, trigger: Trigger) -> Sighting {
             peer: None,
             listener: None,
             netns_name: None,
+            scan: None,
         },
         sock,
         monotonic_ns: 1_000 * MS,

@@ -3,6 +3,10 @@
     reason = "tables of cases, a line or a few each"
 )]
 
+mod aborts;
+mod answers;
+mod received;
+
 use std::time::Duration;
 
 use proptest::{option, prelude::*, sample};
@@ -10,7 +14,7 @@ use proptest::{option, prelude::*, sample};
 use super::*;
 use crate::{
     cause::summary,
-    event::{Actor, Direction, Ended, Past},
+    event::{Actor, Direction, Ended, ListenerEnd, Listening, Past, Peer, Via},
     fixture,
 };
 
@@ -93,6 +97,7 @@ fn remembered(event: Event, closed_ago_ns: Option<u64>) -> Event {
             closed_ago_ns,
             state: Some(TcpState::Established),
             ended: Ended::Closed,
+            lasted_ns: None,
         });
     })
 }
@@ -167,15 +172,15 @@ fn a_syn_that_meets_no_socket_is_a_closed_port() {
             "SYN-ACK",
             stray(syn | TcpFlags::ACK, 0),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::Backscatter,
+            Confidence::Likely,
         ),
         (
             "at a listener",
             at_listener(syn, Some(Reason::InvalidSyn), None),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::BadSegment,
+            Certain,
         ),
         (
             "no segment",
@@ -189,8 +194,8 @@ fn a_syn_that_meets_no_socket_is_a_closed_port() {
 
 #[test]
 fn a_segment_for_nobody_is_half_open() {
-    use CauseId::{HalfOpen, Unknown};
-    use Confidence::{Likely, Possible};
+    use CauseId::HalfOpen;
+    use Confidence::Likely;
     let ack = TcpFlags::ACK;
     let flags = Some(Reason::Flags);
     check(vec![
@@ -220,10 +225,16 @@ fn a_segment_for_nobody_is_half_open() {
             "FIN scan",
             stray(TcpFlags::FIN, 0),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::BadSegment,
+            Confidence::Certain,
         ),
-        ("null scan", stray(0, 0), TALKS, Unknown, Possible),
+        (
+            "null scan",
+            stray(0, 0),
+            TALKS,
+            CauseId::BadSegment,
+            Confidence::Certain,
+        ),
         (
             "listener",
             at_listener(ack, flags, None),
@@ -242,22 +253,22 @@ fn a_segment_for_nobody_is_half_open() {
             "accept queue full",
             at_listener(ack, Some(Reason::InvalidSyn), Some((129, 128))),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::AcceptQueueOverflow,
+            Confidence::Certain,
         ),
         (
             "the same, silent",
             at_listener(ack, None, Some((129, 128))),
             SILENT,
-            Unknown,
-            Possible,
+            CauseId::AcceptQueueOverflow,
+            Likely,
         ),
         (
             "remembered",
             remembered(stray(ack, 0), Some(SECOND)),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::LateSegment,
+            Confidence::Certain,
         ),
     ]);
 }
@@ -310,8 +321,8 @@ fn data_for_a_closed_connection_is_data_after_close() {
             "TCP_LINGER2 < 0",
             pure_ack(true),
             TALKS,
-            DataAfterClose,
-            Likely,
+            CauseId::FinWait2Timeout,
+            Certain,
         ),
         (
             "silent",
@@ -352,8 +363,8 @@ fn data_for_a_closed_connection_is_data_after_close() {
             "other reason",
             at_closed(FinWait2, Some(Reason::TooOldAck)),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::BadSegment,
+            Certain,
         ),
         (
             "time wait",
@@ -380,8 +391,8 @@ fn data_for_a_closed_connection_is_data_after_close() {
             "SYN at time wait",
             at_time_wait(TcpFlags::SYN, 0, time_wait, FinWait2),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::BadSegment,
+            Certain,
         ),
         (
             "true time wait",
@@ -413,15 +424,15 @@ fn data_for_a_closed_connection_is_data_after_close() {
             "remembered, close unseen",
             remembered(stray(ack, 5), None),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::LateSegment,
+            Likely,
         ),
         (
             "remembered, no data",
             remembered(stray(ack, 0), Some(SECOND)),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::LateSegment,
+            Certain,
         ),
         ("not remembered", stray(ack, 5), TALKS, HalfOpen, Likely),
     ]);
@@ -474,8 +485,8 @@ fn unread_bytes_at_close_are_named() {
             "fast close of MPTCP",
             with_socket(unread(on_close), |s| s.mptcp = true),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::Mptcp,
+            Certain,
         ),
         (
             "silent",
@@ -523,15 +534,15 @@ fn unread_bytes_at_close_are_named() {
             "silent, orphan",
             with_socket(unread(None), |s| s.orphan = true),
             SILENT,
-            Unknown,
-            Possible,
+            CauseId::OrphanLimit,
+            Certain,
         ),
         (
             "silent, MPTCP",
             with_socket(unread(None), |s| s.mptcp = true),
             SILENT,
-            Unknown,
-            Possible,
+            CauseId::Mptcp,
+            Likely,
         ),
         (
             "silent, nothing unread",
@@ -551,22 +562,22 @@ fn unread_bytes_at_close_are_named() {
             "disconnect",
             active(Path::Disconnect, Context::Process, None),
             SILENT,
-            Unknown,
-            Possible,
+            CauseId::Disconnect,
+            Certain,
         ),
         (
             "listener closed",
             active(Path::ListenerClose, Context::Process, None),
             SILENT,
-            Unknown,
-            Possible,
+            CauseId::ListenerClosed,
+            Certain,
         ),
         (
             "destroyed",
             active(Path::Destroy, Context::Process, None),
             SILENT,
-            Unknown,
-            Possible,
+            CauseId::SocketDestroyed,
+            Certain,
         ),
         (
             "TCP_STATE with SO_LINGER 0",
@@ -658,36 +669,36 @@ fn a_close_with_linger_zero_is_named() {
             "disconnect",
             linger(Path::Disconnect, state),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::Disconnect,
+            Certain,
         ),
         (
             "destroyed",
             linger(Path::Destroy, state),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::SocketDestroyed,
+            Certain,
         ),
         (
             "listener closed",
             linger(Path::ListenerClose, state),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::ListenerClosed,
+            Certain,
         ),
         (
             "TCP_LINGER2",
             linger(Path::Close, Some(Reason::AbortOnLinger)),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::FinWait2Timeout,
+            Certain,
         ),
         (
             "MPTCP",
             with_socket(linger(Path::Close, None), |s| s.mptcp = true),
             SILENT,
-            Unknown,
-            Possible,
+            CauseId::Mptcp,
+            Likely,
         ),
     ]);
 }
@@ -762,15 +773,15 @@ fn unanswered_keepalive_is_named() {
             "out of memory",
             keepalive(Path::WriteTimer, Interrupt, Some(Reason::AbortOnMemory)),
             TALKS,
-            Unknown,
-            Possible,
+            CauseId::OrphanLimit,
+            Certain,
         ),
         (
             "ss -K",
             keepalive(Path::Destroy, Process, None),
             SILENT,
-            Unknown,
-            Possible,
+            CauseId::SocketDestroyed,
+            Certain,
         ),
     ]);
 }
@@ -907,7 +918,13 @@ fn a_received_reset_is_judged_by_state_and_silence() {
             PeerAborted,
             Possible,
         ),
-        ("handshake", received(SynRecv), TALKS, Unknown, Possible),
+        (
+            "handshake",
+            received(SynRecv),
+            TALKS,
+            CauseId::HandshakeReset,
+            Certain,
+        ),
         (
             "state unseen",
             with(received(SynSent), |e| e.state = None),
@@ -919,37 +936,22 @@ fn a_received_reset_is_judged_by_state_and_silence() {
 }
 
 #[test]
-fn resets_of_other_kinds_stay_unknown_with_their_evidence() {
-    let bad_ack = with(stray(TcpFlags::ACK, 0), |event| {
-        event.state = Some(TcpState::SynSent);
-        event.reason = Some(Reason::InvalidAckSequence);
-        event.socket = Some(Socket::default());
+fn what_no_rule_knows_stays_unknown_with_its_evidence() {
+    let odd = with_socket(unread(Some(Reason::State)), |socket| {
+        socket.linger_s = Some(5);
     });
-    let verdict = classify(&bad_ack, &TALKS);
+    let verdict = classify(&odd, &TALKS);
     assert_eq!(verdict.id, CauseId::Unknown);
     assert_eq!(
         verdict.facts.as_slice(),
         [
-            Fact::Reason(Reason::InvalidAckSequence),
-            Fact::Segment(fixture::segment(TcpFlags::ACK, 0)),
-            Fact::State(TcpState::SynSent),
+            Fact::Reason(Reason::State),
+            Fact::Path(Path::Close),
+            Fact::State(TcpState::Established),
+            Fact::Unread(64),
+            Fact::Linger(5),
         ]
     );
-
-    let syn_ack = classify(&stray(TcpFlags::SYN | TcpFlags::ACK, 0), &TALKS);
-    assert_eq!(
-        syn_ack.facts.as_slice(),
-        [
-            Fact::Reason(Reason::NoSocket),
-            Fact::Segment(fixture::segment(TcpFlags::SYN | TcpFlags::ACK, 0)),
-            Fact::NoSocket,
-        ]
-    );
-
-    let mptcp = with_socket(unread(Some(Reason::Other("MPTCP_RST_EMPTCP"))), |socket| {
-        socket.mptcp = true;
-    });
-    assert!(classify(&mptcp, &TALKS).facts.contains(&Fact::Mptcp));
 }
 
 #[test]
@@ -1018,7 +1020,8 @@ fn summaries_name_the_process_and_the_numbers() {
         ),
         (
             killed(Some(9), fixture::unread()),
-            "nginx[812] was killed by SIGKILL with 64 bytes still unread",
+            "nginx[812] was killed by SIGKILL with the connection to 10.0.0.9:51234 open, \
+             64 bytes still unread",
         ),
         (
             killed(None, fixture::unread()),
@@ -1042,7 +1045,7 @@ fn summaries_name_the_process_and_the_numbers() {
         ),
         (
             killed(Some(11), linger(Path::Close, Some(Reason::State))),
-            "nginx[812] was killed by SIGSEGV with SO_LINGER 0",
+            "nginx[812] was killed by SIGSEGV with the connection to 10.0.0.9:51234 open, SO_LINGER 0",
         ),
         (
             keepalive(
@@ -1050,7 +1053,7 @@ fn summaries_name_the_process_and_the_numbers() {
                 Context::Interrupt,
                 Some(Reason::KeepaliveTimeout),
             ),
-            "10.0.0.9:51234 answered none of 3 keepalive probes of nginx[812]",
+            "10.0.0.9:51234 answered none of 3 keepalive probes of nginx[812] and was silent for 100 ms",
         ),
         (
             fixture::received(TcpState::SynSent),
@@ -1077,12 +1080,11 @@ fn summaries_name_the_process_and_the_numbers() {
         ),
         (
             fixture::received(TcpState::SynRecv),
-            "10.0.0.9:443 reset the connection with curl[4242] in state SYN_RECV",
+            "10.0.0.9:443 reset its unfinished handshake with curl[4242]",
         ),
         (
             active(Path::Destroy, Context::Process, Some(Reason::State)),
-            "this host reset the connection of nginx[812] with 10.0.0.9:51234, \
-             kernel reason TCP_STATE",
+            "nginx[812] destroyed the connection of nginx[812] with 10.0.0.9:51234",
         ),
     ];
     for (event, sentence) in cases {
@@ -1096,12 +1098,24 @@ fn how_a_process_ended_is_evidence() {
     let mut event = fixture::unread();
     let actor = event.actor.as_mut().expect("an actor");
     actor.exiting = true;
-    assert!(classify(&event, &TALKS).facts.contains(&Fact::Exiting));
+    assert!(
+        classify(&event, &TALKS)
+            .facts
+            .contains(&Fact::Ending(End::Exited(None)))
+    );
     event.actor.as_mut().expect("an actor").signal = Some(9);
-    assert!(classify(&event, &TALKS).facts.contains(&Fact::Killed(9)));
+    assert!(
+        classify(&event, &TALKS)
+            .facts
+            .contains(&Fact::Ending(End::Killed(9)))
+    );
     // A signal that was only pending did not end the process.
     event.actor.as_mut().expect("an actor").exiting = false;
-    assert!(!classify(&event, &TALKS).facts.contains(&Fact::Killed(9)));
+    assert!(
+        !classify(&event, &TALKS)
+            .facts
+            .contains(&Fact::Ending(End::Killed(9)))
+    );
 }
 
 const REASONS: [Reason; 18] = [
@@ -1193,24 +1207,73 @@ fn any_socket() -> impl Strategy<Value = Socket> {
 }
 
 fn any_actor() -> impl Strategy<Value = Actor> {
-    (any::<bool>(), option::of(any::<u8>()), any::<bool>()).prop_map(
-        |(exiting, signal, kernel_thread)| Actor {
-            exiting,
-            signal,
-            kernel_thread,
-            ..fixture::actor(1, "any")
+    (
+        any::<[bool; 3]>(),
+        option::of(any::<u8>()),
+        option::of(sample::select(vec![0_u8, 1])),
+    )
+        .prop_map(
+            |([exiting, kernel_thread, oom], signal, exit_status)| Actor {
+                exiting,
+                signal,
+                exit_status,
+                oom,
+                kernel_thread,
+                ..fixture::actor(1, "any")
+            },
+        )
+}
+
+fn any_past() -> impl Strategy<Value = Past> {
+    let ended = sample::select(vec![
+        Ended::Closed,
+        Ended::Aborted,
+        Ended::TimedOut,
+        Ended::Reset,
+        Ended::NeverConnected,
+    ]);
+    let ago = option::of(prop_oneof![Just(SECOND), any::<u64>()]);
+    (ago, any::<Option<u64>>(), option::of(any_state()), ended).prop_map(
+        |(closed_ago_ns, lasted_ns, state, ended)| Past {
+            closed_ago_ns,
+            state,
+            ended,
+            lasted_ns,
         },
     )
 }
 
+fn any_listener() -> impl Strategy<Value = Box<Listening>> {
+    option::of((any_actor(), any::<u64>())).prop_map(|ended| {
+        Box::new(Listening {
+            process: fixture::process(7, "listens"),
+            age_ns: None,
+            ended: ended.map(|(closer, ago_ns)| ListenerEnd { closer, ago_ns }),
+        })
+    })
+}
+
+fn any_peer() -> impl Strategy<Value = Box<Peer>> {
+    let cause = sample::select(vec!["half-open", "linger-abort", "unknown"]);
+    (option::of(any_actor()), any::<bool>(), cause).prop_map(|(actor, owned, cause)| {
+        Box::new(Peer {
+            owner: owned.then(|| fixture::owner(1, "any", Via::Connect)),
+            actor,
+            cause,
+        })
+    })
+}
+
 /// Any event; among them many that no kernel gives.
 fn any_event() -> impl Strategy<Value = Event> {
-    let past =
-        (any::<Option<u64>>(), option::of(any_state())).prop_map(|(closed_ago_ns, state)| Past {
-            closed_ago_ns,
-            state,
-            ended: Ended::Closed,
-        });
+    let beside = (
+        option::of(any_past()),
+        option::of(any_actor()),
+        option::of(any_listener()),
+        option::of(any_peer()),
+        option::of(any::<u32>()),
+        any::<bool>(),
+    );
     (
         any_trigger(),
         option::of(any_state()),
@@ -1218,26 +1281,31 @@ fn any_event() -> impl Strategy<Value = Event> {
         option::of(any_segment()),
         option::of(any_socket()),
         option::of(any_state()),
-        option::of(past),
-        option::of(any_actor()),
-        any::<bool>(),
+        beside,
     )
         .prop_map(
-            |(trigger, state, reason, segment, socket, time_wait, past, actor, sent)| Event {
-                direction: if sent {
-                    Direction::Sent
-                } else {
-                    Direction::Received
-                },
-                trigger,
-                state,
-                reason,
-                segment,
-                socket,
-                time_wait,
-                past,
-                actor,
-                ..fixture::closed_port()
+            |(trigger, state, reason, segment, socket, time_wait, beside)| {
+                let (past, actor, listener, peer, scan, owned) = beside;
+                Event {
+                    direction: if trigger == Trigger::Received {
+                        Direction::Received
+                    } else {
+                        Direction::Sent
+                    },
+                    trigger,
+                    state,
+                    reason,
+                    segment,
+                    socket,
+                    time_wait,
+                    past,
+                    actor,
+                    listener,
+                    peer,
+                    scan,
+                    owner: owned.then(|| fixture::owner(2, "owner", Via::Close)),
+                    ..fixture::closed_port()
+                }
             },
         )
 }
@@ -1292,6 +1360,16 @@ proptest! {
                 }
             })),
             ("past", with(event.clone(), |event| event.past = None)),
+            ("time of the past", with(event.clone(), |event| {
+                if let Some(past) = &mut event.past {
+                    past.closed_ago_ns = None;
+                }
+            })),
+            ("listener", with(event.clone(), |event| event.listener = None)),
+            ("actor", with(event.clone(), |event| event.actor = None)),
+            ("owner", with(event.clone(), |event| event.owner = None)),
+            ("peer", with(event.clone(), |event| event.peer = None)),
+            ("scan", with(event.clone(), |event| event.scan = None)),
         ];
         if event.trigger != Trigger::Segment || event.state.is_some() {
             poorer.push(("socket", with(event.clone(), |event| event.socket = None)));
