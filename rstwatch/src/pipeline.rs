@@ -116,7 +116,7 @@ impl Pipeline {
             interpreter,
             owners: Owners::new(snapshot, Procfs),
             rear: Rear {
-                details: ProcessDetails::default(),
+                details: ProcessDetails::watch(),
                 host,
                 filter,
                 sink,

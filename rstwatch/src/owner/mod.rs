@@ -6,12 +6,16 @@
 //! gives stays unknown: it is never guessed.
 //!
 //! [`Owners`] is a state machine without I/O: time, found processes and the question whether a
-//! process still lives come from outside. [`procfs`] does the reading, [`details`] adds what
-//! `/proc` knows about a process, [`place`] reads cgroup paths.
+//! process still lives come from outside. [`procfs`] does the reading. [`details`] adds where the
+//! owner lives: [`place`] reads cgroup paths, [`cgroup`] finds them by the socket's cgroup, and
+//! [`namespace`] names network namespaces.
 
+pub mod cgroup;
 pub mod details;
+pub mod namespace;
 pub mod place;
 pub mod procfs;
+mod recent;
 
 use std::collections::{BTreeSet, HashMap};
 
