@@ -122,6 +122,17 @@ pub unsafe fn shutdown<M: Memory>(sock: KernelPtr) -> u8 {
     unsafe { M::read(sock, offset_of_field!(sk_shutdown)) }
 }
 
+/// `sk_err`: a positive errno, 0 when there is none.
+///
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook.
+#[inline(always)]
+pub unsafe fn error<M: Memory>(sock: KernelPtr) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { M::read(sock, offset_of_field!(sk_err)) }
+}
+
 /// Whether a process, or the kernel, holds the socket: it has a `struct socket` and is not dead.
 ///
 /// # Safety
@@ -145,11 +156,7 @@ pub unsafe fn is_held<M: Memory>(sock: KernelPtr) -> bool {
 #[inline(always)]
 pub unsafe fn is_closing<M: Memory>(sock: KernelPtr) -> bool {
     // SAFETY: the caller's promise.
-    unsafe {
-        shutdown::<M>(sock) == SHUTDOWN_MASK
-            && M::read::<u32>(sock, offset_of_field!(sk_err)) == 0
-            && is_held::<M>(sock)
-    }
+    unsafe { shutdown::<M>(sock) == SHUTDOWN_MASK && error::<M>(sock) == 0 && is_held::<M>(sock) }
 }
 
 /// Fills in the evidence.
@@ -181,7 +188,7 @@ pub unsafe fn fill_facts<M: Memory>(facts: *mut SocketFacts, sock: KernelPtr, tc
         (*facts).write_seq = M::read(tcp, offset_of_field!(write_seq));
         let sk_flags = M::read::<u64>(sock, offset_of_field!(skc_flags)) as u32;
         (*facts).sk_flags = sk_flags;
-        (*facts).sk_err = M::read(sock, offset_of_field!(sk_err));
+        (*facts).sk_err = error::<M>(sock);
         (*facts).uid = M::read(sock, offset_of_field!(sk_uid));
         (*facts).linger2 = read_if_present::<M, _>(tcp, offset_of_field!(linger2));
         (*facts).user_timeout_ms =

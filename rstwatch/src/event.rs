@@ -362,6 +362,22 @@ pub struct Process {
     pub exe: Option<Arc<str>>,
 }
 
+impl Process {
+    /// Nanoseconds in a tick of the start times in `/proc` (`USER_HZ` is 100 on every architecture
+    /// that rstwatch runs on).
+    pub const TICK_NS: u64 = 10_000_000;
+
+    /// Whether both are one process: same PID, and same start as exactly as `/proc` tells it. What
+    /// is not known is not the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.pid == other.pid
+            && match (self.start_ns, other.start_ns) {
+                (Some(a), Some(b)) => a / Self::TICK_NS == b / Self::TICK_NS,
+                _ => false,
+            }
+    }
+}
+
 /// Whose socket it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {

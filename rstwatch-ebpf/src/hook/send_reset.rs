@@ -2,7 +2,7 @@
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_stack};
 use rstwatch_common::{
-    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry, VIA_NONE},
+    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry},
     record::{
         ActiveReset, HAS_REASON, KIND_ACTIVE_RESET, KIND_LATE_RESET, KIND_SEGMENT_RESET,
         KIND_SOCKET_RESET, LateReset, Reset, STACK_FRAMES, SegmentReset, SocketReset,
@@ -11,8 +11,8 @@ use rstwatch_common::{
 };
 
 use super::{
-    NO_WAKEUP, copy_entry, fill_header, lost,
-    state::{LISTEN, NEW_SYN_RECV, TIME_WAIT},
+    NO_WAKEUP, awaits_close, copy_entry, fill_header, lost,
+    state::{CLOSE, LISTEN, NEW_SYN_RECV, TIME_WAIT},
 };
 use crate::{
     globals::offset_of_field,
@@ -264,15 +264,16 @@ fn mark<M: Memory, C: EbpfContext>(
         unsafe {
             if state != LISTEN {
                 (*entry).marks |= MARK_RESET;
-                if held && (*entry).via == VIA_NONE {
+                // In CLOSE with a known closer the socket is being closed right now.
+                let closing = state == CLOSE && (*entry).closer.is_known();
+                if awaits_close(held, state) && !closing {
                     (*entry).marks |= MARK_AWAIT_CLOSE;
                 }
             }
         }
         return Some(entry);
     }
-    // A listener outlives the resets that it draws.
-    if !held || state == LISTEN {
+    if !awaits_close(held, state) {
         return None;
     }
     let mut entry = SocketEntry::EMPTY;

@@ -104,7 +104,7 @@ fn read(process: &Process) -> Details {
         // A process that exits is shown at the root of each old hierarchy, wherever it lived.
         .filter(|place| place.cgroup.as_deref() != Some("/") || !is_exiting(pid))
         .map(Arc::new);
-    let unchanged = procfs::read_process(pid).is_some_and(|now| procfs::is_same(&now, process));
+    let unchanged = procfs::read_process(pid).is_some_and(|now| now.is_same(process));
     if unchanged {
         Details { exe, place }
     } else {

@@ -14,7 +14,9 @@ use jiff::Timestamp;
 
 use crate::{
     cause::{Verdict, catalogue, summary},
-    event::{Actor, Comm, Endpoint, Escaped, Event, Owner, Reason, Segment, Socket, TcpState},
+    event::{
+        Actor, Comm, Endpoint, Escaped, Event, Owner, Peer, Reason, Segment, Socket, TcpState,
+    },
 };
 
 const NS_PER_S: u64 = 1_000_000_000;
@@ -73,7 +75,9 @@ impl Json {
         w.or_null(event.segment.as_ref(), Writer::segment);
         w.raw(",\"socket\":");
         w.or_null(event.socket.as_ref(), Writer::socket);
-        w.raw(",\"peer\":null,\"cause\":");
+        w.raw(",\"peer\":");
+        w.or_null(event.peer.as_deref(), Writer::peer);
+        w.raw(",\"cause\":");
         w.cause(event, verdict);
         w.raw("}\n");
     }
@@ -253,6 +257,16 @@ impl Writer<'_> {
             ",\"exiting\":false,\"signal\":"
         });
         self.or_null(actor.signal, Self::number);
+        self.raw("}");
+    }
+
+    fn peer(&mut self, peer: &Peer) {
+        self.raw("{\"owner\":");
+        self.or_null(peer.owner.as_ref(), Self::owner);
+        self.raw(",\"actor\":");
+        self.or_null(peer.actor.as_ref(), Self::actor);
+        self.raw(",\"cause\":");
+        self.name(Some(peer.cause));
         self.raw("}");
     }
 
