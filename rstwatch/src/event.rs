@@ -415,9 +415,10 @@ pub struct Place {
     pub cgroup: Option<Arc<str>>,
     /// Its systemd unit.
     pub unit: Option<Arc<str>>,
-    /// Id of its container.
+    /// Id of its container; for LXC its name.
     pub container: Option<Arc<str>>,
-    /// What runs the container: docker, containerd, cri-o, podman.
+    /// What runs the container: docker, containerd, cri-o, podman, lxc; `None` when the path does
+    /// not tell.
     pub runtime: Option<&'static str>,
     /// UID of its Kubernetes pod.
     pub pod: Option<Arc<str>>,
@@ -526,6 +527,9 @@ pub struct Socket {
     pub total_retrans: u32,
     /// Inode of its file; 0: none.
     pub inode: u64,
+    /// Id of the cgroup in the unified hierarchy that made it; 0: unknown. An accepted socket has
+    /// its listener's.
+    pub cgroup: u64,
 }
 
 /// How a connection ended that a segment comes for.
@@ -600,7 +604,8 @@ pub struct Event {
     pub remote: Endpoint,
     /// Inode of the network namespace.
     pub netns: Option<u32>,
-    /// Its name, where it has one.
+    /// Its name, where it has one: `ip netns`'s, else the UID of the pod or the first digits of the
+    /// id of the container that it belongs to.
     pub netns_name: Option<Arc<str>>,
     /// The state before the reset; `None` without a socket, or when it was not seen.
     pub state: Option<TcpState>,

@@ -280,6 +280,7 @@ impl Interpreter {
             backlog: listens.then_some((facts.ack_backlog, facts.max_ack_backlog)),
             total_retrans: facts.total_retrans,
             inode: facts.inode,
+            cgroup: facts.cgroup,
         }
     }
 }

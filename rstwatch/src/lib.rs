@@ -27,6 +27,6 @@ pub mod owner;
 pub mod pair;
 pub mod pipeline;
 pub mod run;
-pub mod scenario;
 pub mod scan;
+pub mod scenario;
 pub mod sink;

@@ -61,7 +61,8 @@ pub fn inode_of(path: &Path) -> io::Result<u32> {
     u32::try_from(inode).map_err(|_| io::Error::other("it is not a namespace"))
 }
 
-fn named() -> Vec<(String, PathBuf, u32)> {
+/// The namespaces that `ip netns` knows: name, path, inode.
+pub(crate) fn named() -> Vec<(String, PathBuf, u32)> {
     let Ok(entries) = fs::read_dir(NAMED) else {
         return Vec::new();
     };
@@ -79,7 +80,8 @@ fn named() -> Vec<(String, PathBuf, u32)> {
         .collect()
 }
 
-fn processes() -> impl Iterator<Item = PathBuf> {
+/// The processes' directories in `/proc`.
+pub(crate) fn processes() -> impl Iterator<Item = PathBuf> {
     fs::read_dir("/proc")
         .into_iter()
         .flatten()

@@ -186,7 +186,7 @@ impl Pipeline {
             rear: Rear {
                 pairs: Pairs::default(),
                 end: End {
-                    details: ProcessDetails::default(),
+                    details: ProcessDetails::watch(),
                     scans: Scans::default(),
                     host,
                     filter,

@@ -9,13 +9,16 @@
 //!
 //! [`Owners`] is a state machine without I/O: time, found processes and the question whether a
 //! process still lives come from outside. [`listeners`] remembers who listens and listened,
-//! [`procfs`] does the reading, [`details`] adds what `/proc` knows about a process, [`place`]
-//! reads cgroup paths.
+//! [`procfs`] does the reading. [`details`] adds where the owner lives: [`place`] reads cgroup
+//! paths, [`cgroup`] finds them by the socket's cgroup, and [`namespace`] names network namespaces.
 
+pub mod cgroup;
 pub mod details;
 pub mod listeners;
+pub mod namespace;
 pub mod place;
 pub mod procfs;
+mod recent;
 
 use std::collections::{BTreeSet, HashMap};
 
