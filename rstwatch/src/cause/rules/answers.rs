@@ -62,10 +62,12 @@ fn bad_segment(case: &Case<'_>) -> Option<Verdict> {
             Confidence::Likely
         }
         Some(Reason::TimewaitSocket) if has(TcpFlags::SYN) => Confidence::Certain,
-        None if *time_wait == Some(TcpState::FinWait2) && has(TcpFlags::SYN) => {
-            Confidence::certain_if(case.is_silent())
+        None if *state == Some(TcpState::SynSent) => {
+            Confidence::certain_if(case.is_silent() && segment.is_some())
         }
-        None if *state == Some(TcpState::SynSent) => Confidence::certain_if(case.is_silent()),
+        None if *time_wait == Some(TcpState::FinWait2) && has(TcpFlags::SYN) => {
+            Confidence::certain_if(case.is_silent() && *state == Some(TcpState::TimeWait))
+        }
         None | Some(Reason::NoSocket)
             if case.met_no_socket()
                 && segment.is_some()

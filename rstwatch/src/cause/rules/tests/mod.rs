@@ -1297,7 +1297,8 @@ fn any_event() -> impl Strategy<Value = Event> {
                     reason,
                     segment,
                     socket,
-                    time_wait,
+                    // The kernel tells a sub-state of TIME_WAIT sockets only.
+                    time_wait: time_wait.filter(|_| state == Some(TcpState::TimeWait)),
                     past,
                     actor,
                     listener,
