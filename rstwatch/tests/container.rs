@@ -115,7 +115,8 @@ impl Tracer {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let event = self.events.recv_timeout(left).expect("an event in time");
+            let event = self.events.recv_timeout(left);
+            let event = event.unwrap_or_else(|error| panic!("no event: {error}"));
             if event["netns"] == netns && event["direction"] == direction {
                 return event;
             }
@@ -393,17 +394,23 @@ fn a_reset_in_a_container_that_has_gone_carries_it() {
 }
 
 /// Nobody waits for anybody: whether the process, the container and its cgroup are still there
-/// when the event is read is left to chance.
+/// when the event is read, or the watching thread was as quick as the container, is left to chance.
+/// The place is right or unknown, and never another container's.
 #[test]
 fn short_lived_containers_are_told_apart() {
     let _alone = alone();
     let directory = TempDir::new("short");
     let tracer = Tracer::start(&directory.0);
+    let mut known = 0;
     for digit in "0123456789".chars() {
         let name = format!("short{digit}");
         let mut container = Container::start(&name, "runc", digit, "/docker/ID");
         container.finish();
         let event = tracer.event("received", container.netns);
-        assert_place(&event, &container, Some("docker"), None);
+        if event["container"] != Value::Null {
+            assert_place(&event, &container, Some("docker"), None);
+            known += 1;
+        }
     }
+    assert!(known > 0, "no place of ten was known");
 }
