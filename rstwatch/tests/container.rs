@@ -32,10 +32,10 @@ use serde_json::{Value, json};
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Says which network namespace it is in, waits for a line, connects to a port where nobody
-/// listens, and waits for another line. `nc` is a process of its own.
-const SCRIPT: &str = "busybox ip link set lo up && busybox readlink /proc/self/ns/net && read go; \
-                      busybox nc 127.0.0.1 9; read go";
+/// Says which network namespace it is in, and for each line that comes, and at the end, connects to
+/// a port where nobody listens. `nc` is a process of its own.
+const SCRIPT: &str = "busybox ip link set lo up && busybox readlink /proc/self/ns/net; \
+                      while read go; do busybox nc 127.0.0.1 9; done; busybox nc 127.0.0.1 9";
 
 const POD: &str = "12fdc709-933e-41d0-917f-cd84de9afa94";
 
@@ -115,7 +115,8 @@ impl Tracer {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let event = self.events.recv_timeout(left).expect("an event in time");
+            let event = self.events.recv_timeout(left);
+            let event = event.unwrap_or_else(|error| panic!("no event: {error}"));
             if event["netns"] == netns && event["direction"] == direction {
                 return event;
             }
@@ -254,12 +255,12 @@ impl Container {
         command
     }
 
-    /// Lets it go on: to its reset first, then to its end.
-    fn go_on(&mut self) {
+    /// Lets it make a reset.
+    fn reset(&mut self) {
         self.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     }
 
-    /// Lets it do all that it has left to do, and waits until the runtime has cleaned up behind it.
+    /// Lets it make its last reset, and waits until the runtime has cleaned up behind it.
     fn finish(&mut self) {
         drop(self.stdin.take());
         self.child.wait().unwrap();
@@ -332,7 +333,7 @@ fn resets_in_a_living_container_carry_it() {
     let directory = TempDir::new("living");
     let tracer = Tracer::start(&directory.0);
     let mut container = Container::start("docker", "runc", 'd', "/docker/ID");
-    container.go_on();
+    container.reset();
     let event = tracer.event("received", container.netns);
     assert_eq!(event["cause"]["id"], "refused");
     assert_eq!(event["owner"]["comm"], "busybox");
@@ -341,7 +342,9 @@ fn resets_in_a_living_container_carry_it() {
     container.finish();
 }
 
-/// The port that was closed has no owner; the namespace that it was closed in has a name.
+/// The port that was closed has no owner; the namespace that it was closed in has a name, for which
+/// all processes are looked at. When that was done for another namespace, it is a second until it is
+/// done again.
 #[test]
 fn a_reset_without_an_owner_names_the_containers_namespace() {
     let _alone = alone();
@@ -349,12 +352,14 @@ fn a_reset_without_an_owner_names_the_containers_namespace() {
     let tracer = Tracer::start(&directory.0);
     let path = format!("/kubepods/besteffort/pod{POD}/ID");
     let mut container = Container::start("pod", "runc", 'e', &path);
-    container.go_on();
-    let event = tracer.event("sent", container.netns);
-    assert_eq!(event["cause"]["id"], "closed-port");
-    assert_eq!(event["owner"], Value::Null);
-    assert_eq!(event["container"], Value::Null);
-    assert_eq!(event["netns_name"], POD);
+    wait_for("the namespace's name", || {
+        container.reset();
+        let event = tracer.event("sent", container.netns);
+        assert_eq!(event["cause"]["id"], "closed-port");
+        assert_eq!(event["owner"], Value::Null);
+        assert_eq!(event["container"], Value::Null);
+        (event["netns_name"] == POD).then_some(())
+    });
     let event = tracer.event("received", container.netns);
     assert_place(&event, &container, None, Some(POD));
     container.finish();
@@ -383,7 +388,6 @@ fn a_reset_in_a_container_that_has_gone_carries_it() {
             tracer.watches(inode).then_some(())
         });
         tracer.pause();
-        container.go_on();
         container.finish();
         tracer.go_on();
         let event = tracer.event("received", container.netns);
@@ -393,17 +397,23 @@ fn a_reset_in_a_container_that_has_gone_carries_it() {
 }
 
 /// Nobody waits for anybody: whether the process, the container and its cgroup are still there
-/// when the event is read is left to chance.
+/// when the event is read, or the watching thread was as quick as the container, is left to chance.
+/// The place is right or unknown, and never another container's.
 #[test]
 fn short_lived_containers_are_told_apart() {
     let _alone = alone();
     let directory = TempDir::new("short");
     let tracer = Tracer::start(&directory.0);
+    let mut known = 0;
     for digit in "0123456789".chars() {
         let name = format!("short{digit}");
         let mut container = Container::start(&name, "runc", digit, "/docker/ID");
         container.finish();
         let event = tracer.event("received", container.netns);
-        assert_place(&event, &container, Some("docker"), None);
+        if event["container"] != Value::Null {
+            assert_place(&event, &container, Some("docker"), None);
+            known += 1;
+        }
     }
+    assert!(known > 0, "no place of ten was known");
 }

@@ -94,20 +94,22 @@ impl<S: System> Memory<S> {
     fn name(&mut self, netns: u32, own: Option<&str>, now_ns: u64) -> Option<Arc<str>> {
         let mut has_gone = false;
         if let Some(named) = self.known.get_mut(&netns) {
-            let doubtful = own.is_some() && named.name.as_deref() != own;
-            let believed_ns = if doubtful { DOUBT_NS } else { CHECK_NS };
+            if let (None, Some(own)) = (&named.name, own) {
+                // Newer than the list, or gone before it.
+                named.name = Some(Arc::from(own));
+                return named.name.clone();
+            }
+            let is_doubtful = own.is_some() && named.name.as_deref() != own;
+            let believed_ns = if is_doubtful { DOUBT_NS } else { CHECK_NS };
             // The other way round as well: a wall clock may have been set back.
             if now_ns.abs_diff(named.checked_ns) < believed_ns {
                 return named.name.clone();
             }
             if self.system.inode(&named.witness) == Some(netns) {
                 named.checked_ns = now_ns;
-                // A container that is newer than the list may live where nobody had a name.
-                if named.name.is_some() || own.is_none() {
-                    return named.name.clone();
-                }
+                return named.name.clone();
             }
-            has_gone = doubtful;
+            has_gone = is_doubtful;
         }
         if has_gone {
             self.known.remove(&netns);
@@ -322,13 +324,16 @@ mod tests {
     #[test]
     fn an_unnamed_namespace_gets_the_name_of_a_container_that_lives_there() {
         let mut memory = memory(&[(2, None)]);
-        assert_eq!(memory.name(2, None, START), None);
-        let name = memory.name(2, Some("db"), START + DOUBT_NS);
-        assert_eq!(name.as_deref(), Some("db"));
-        let name = memory.name(2, None, START + DOUBT_NS);
-        assert_eq!(name.as_deref(), Some("db"));
-        let name = memory.name(3, Some("gone"), START + DOUBT_NS);
-        assert_eq!(name.as_deref(), Some("gone"));
+        for (netns, own) in [(2, "db"), (3, "gone")] {
+            assert_eq!(memory.name(netns, None, START), None);
+            for own in [Some(own), None] {
+                let name = memory.name(netns, own, START);
+                assert_eq!(
+                    name.as_deref(),
+                    Some(if netns == 2 { "db" } else { "gone" })
+                );
+            }
+        }
     }
 
     #[test]
