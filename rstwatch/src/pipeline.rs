@@ -128,8 +128,14 @@ impl End {
     /// Each end learns of the other. The sender's cause is decided first: that the other end was
     /// reset tells nothing about why.
     fn show_both(&mut self, mut sent: Event, mut received: Event) {
-        self.details.complete(&mut sent);
-        self.details.complete(&mut received);
+        // The end with an owner first: its place may name the namespace of both.
+        if sent.owner.is_some() {
+            self.details.complete(&mut sent);
+            self.details.complete(&mut received);
+        } else {
+            self.details.complete(&mut received);
+            self.details.complete(&mut sent);
+        }
         sent.scan = self.scans.note(&sent);
         let why = cause::classify(&sent, &self.host);
         received.peer = Some(Box::new(Peer {
@@ -212,6 +218,7 @@ impl Pipeline {
                 if let Observation::Reset(sighting) = &observation {
                     self.seen_to_ns = sighting.monotonic_ns;
                     rear.pairs.expect(&sighting.event);
+                    rear.end.details.learn(&sighting.event);
                 }
                 self.owners
                     .observe(observation, &mut |event| rear.complete(event));

@@ -45,6 +45,16 @@ impl ProcessDetails {
         }
     }
 
+    /// Reads what is not known yet of an event's processes: as early as can be, since they may be
+    /// gone when the event is complete.
+    pub fn learn(&mut self, event: &Event) {
+        let owner = event.owner.as_ref().map(|owner| &owner.process);
+        let actor = event.actor.as_ref().map(|actor| &actor.process);
+        for process in owner.into_iter().chain(actor) {
+            self.of(process);
+        }
+    }
+
     /// Adds to an event its place, the name of its network namespace, and its processes'
     /// executables.
     pub fn complete(&mut self, event: &mut Event) {
