@@ -54,16 +54,16 @@ fn bad_segment(case: &Case<'_>) -> Option<Verdict> {
     let confidence = match case.reason() {
         Some(InvalidAckSequence | Paws | TooOldAck | AckUnsentData | OldAck) => Confidence::Certain,
         Some(InvalidSyn) if case.met_listener() && has(TcpFlags::SYN) => Confidence::Certain,
+        Some(Reason::TimewaitSocket) if has(TcpFlags::SYN) => Confidence::Certain,
+        None if *time_wait == Some(TcpState::FinWait2) && has(TcpFlags::SYN) => {
+            Confidence::certain_if(case.is_silent())
+        }
         None if case.is_silent() && case.met_listener() && has(TcpFlags::SYN) => {
             // A SYN-ACK for a listener is somebody's mistake too, but one with a name.
             if has(TcpFlags::ACK) {
                 return None;
             }
             Confidence::Likely
-        }
-        Some(Reason::TimewaitSocket) if has(TcpFlags::SYN) => Confidence::Certain,
-        None if *time_wait == Some(TcpState::FinWait2) && has(TcpFlags::SYN) => {
-            Confidence::certain_if(case.is_silent())
         }
         None if *state == Some(TcpState::SynSent) => Confidence::certain_if(case.is_silent()),
         None | Some(Reason::NoSocket)
