@@ -25,6 +25,7 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::{
     cause::{CauseId, catalogue},
     event::Direction,
+    explain::{self, Look},
     filter::{CommPattern, Family, Filter, UnitPattern},
     sink::table::TableOptions,
 };
@@ -46,6 +47,18 @@ const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
 const AFTER_HELP: &str = "\
 Run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH. Ctrl-C ends it with a summary.";
+
+const AFTER_EXPLAIN: &str = "\
+Examples:
+  rstwatch explain                             all causes, errors and words
+  rstwatch explain linger-abort                a cause
+  rstwatch explain TCP_ABORT_ON_CLOSE          a reason of the kernel
+  rstwatch explain ECONNRESET                  an error, or 104
+  rstwatch explain Connection closed by peer   what an application printed
+  rstwatch explain FIN Timeout                 a firewall's word
+
+Exit status:
+  0 found, 1 not found, 2 wrong usage.";
 
 const AFTER_LONG_HELP: &str = "\
 Columns:
@@ -97,10 +110,49 @@ impl Cli {
 
 /// What rstwatch can do.
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one in the life of the process"
+)]
 pub enum Command {
     /// Print every reset as it happens (the default)
     #[command(after_help = AFTER_HELP, after_long_help = AFTER_LONG_HELP)]
     Trace(TraceArgs),
+    /// Explain a cause, a kernel reason, an error or a text from a log; needs no privileges
+    #[command(after_help = AFTER_EXPLAIN)]
+    Explain(ExplainArgs),
+}
+
+/// The arguments of `explain`, as they were written.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// What to explain; without it, all that can be is listed
+    #[arg(value_name = "ID | REASON | ERRNO | TEXT")]
+    query: Vec<String>,
+
+    /// Colour the text
+    #[arg(
+        long,
+        visible_alias = "colour",
+        value_name = "WHEN",
+        default_value = "auto"
+    )]
+    color: Colour,
+}
+
+impl ExplainArgs {
+    /// What to explain; several words are one text.
+    pub fn query(&self) -> String {
+        self.query.join(" ")
+    }
+
+    /// How it is to look on a standard output that is a terminal of so many columns, or none.
+    pub fn look(&self, columns: Option<u16>, is_terminal: bool, no_color: bool) -> Look {
+        Look {
+            colour: self.color.is_on(is_terminal, no_color),
+            width: explain::width(columns),
+        }
+    }
 }
 
 /// The arguments of `trace`, as they were written.
@@ -265,6 +317,17 @@ enum Colour {
     Never,
 }
 
+impl Colour {
+    /// Whether to colour on a terminal or elsewhere, where `NO_COLOR` may be set.
+    const fn is_on(self, is_terminal: bool, no_color: bool) -> bool {
+        match self {
+            Self::Auto => is_terminal && !no_color,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
+}
+
 /// What the options depend on outside the command line.
 pub struct Environment<'a> {
     /// Whether standard output is a terminal.
@@ -327,11 +390,9 @@ impl TraceArgs {
     /// A usage error, ready to be shown, when a network namespace is not found or the ring buffer
     /// would be larger than 1 GiB. What is wrong in a single argument was found by the parser.
     pub fn into_options(self, environment: &Environment<'_>) -> Result<TraceOptions, clap::Error> {
-        let colour = match self.color {
-            Colour::Auto => environment.is_terminal && !environment.no_color,
-            Colour::Always => true,
-            Colour::Never => false,
-        };
+        let colour = self
+            .color
+            .is_on(environment.is_terminal, environment.no_color);
         let output = if self.json || self.output == Format::Json {
             Output::Json
         } else {
@@ -532,7 +593,9 @@ mod tests {
 
     fn try_options(args: &[&str]) -> Result<TraceOptions, clap::Error> {
         let cli = Cli::try_parse_from(["rstwatch"].iter().chain(args))?;
-        let Command::Trace(args) = cli.into_command();
+        let Command::Trace(args) = cli.into_command() else {
+            panic!("another command");
+        };
         args.into_options(&environment())
     }
 
@@ -573,6 +636,35 @@ mod tests {
             .expect("a subcommand")
             .clone();
         insta::assert_snapshot!("trace", trace.term_width(100).render_help());
+        let explain = command
+            .find_subcommand("explain")
+            .expect("a subcommand")
+            .clone();
+        insta::assert_snapshot!("explain", explain.term_width(100).render_help());
+    }
+
+    #[test]
+    fn explain_takes_words_as_one_text() {
+        let explain = |args: &[&str]| {
+            let args = ["rstwatch", "explain"].iter().chain(args);
+            match Cli::try_parse_from(args).map(Cli::into_command) {
+                Ok(Command::Explain(args)) => args,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(explain(&[]).query(), "");
+        assert_eq!(explain(&["FIN", "Timeout"]).query(), "FIN Timeout");
+        let cases = [
+            ("auto", true, false, true),
+            ("auto", false, false, false),
+            ("auto", true, true, false),
+            ("always", false, true, true),
+            ("never", true, false, false),
+        ];
+        for (when, is_terminal, no_color, colour) in cases {
+            let look = explain(&["--color", when]).look(Some(90), is_terminal, no_color);
+            assert_eq!(look, Look { colour, width: 90 });
+        }
     }
 
     #[test]
@@ -781,7 +873,9 @@ mod tests {
         for (when, is_terminal, no_color, colour) in cases {
             for option in ["--color", "--colour"] {
                 let cli = Cli::try_parse_from(["rstwatch", option, when]).expect("valid");
-                let Command::Trace(args) = cli.into_command();
+                let Command::Trace(args) = cli.into_command() else {
+                    panic!("another command");
+                };
                 let options = args.into_options(&Environment {
                     is_terminal,
                     no_color,

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod clock;
 pub mod decode;
 pub mod event;
+pub mod explain;
 pub mod filter;
 #[cfg(test)]
 mod fixture;

@@ -3,19 +3,21 @@
 
 use std::{
     env,
-    io::{IsTerminal, stdout},
+    io::{ErrorKind, IsTerminal, Write, stdout},
     process::ExitCode,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use nix::unistd::{SysconfVar, sysconf};
 use rstwatch::{
-    cli::{Cli, Command, EXIT_FAILED, Environment, TraceOptions},
+    cli::{Cli, Command, EXIT_FAILED, Environment, ExplainArgs, TraceOptions},
+    explain,
     load::preflight::StartError,
     netns, run,
     scenario::{ROLE_COMMAND, role},
 };
+use terminal_size::{Width, terminal_size};
 
 fn main() -> ExitCode {
     // Not for users, and so no part of the command line that is documented: the processes of a
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
         Command::Trace(args) => {
             let environment = Environment {
                 is_terminal: stdout().is_terminal(),
-                no_color: env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
+                no_color: no_color(),
                 page_size: page_size(),
                 netns_inode: &netns::inode_of,
             };
@@ -38,7 +40,28 @@ fn main() -> ExitCode {
             let verbose = options.verbose;
             exit(trace(options), verbose)
         }
+        Command::Explain(args) => explain(&args),
     }
+}
+
+/// Prints what is known of something. A reader that has left, such as a pager, is no failure.
+fn explain(args: &ExplainArgs) -> ExitCode {
+    let columns = terminal_size().map(|(Width(columns), _)| columns);
+    let look = args.look(columns, stdout().is_terminal(), no_color());
+    match explain::explain(&args.query(), look) {
+        Ok(text) => match stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                exit(Err(error).context("cannot write"), false)
+            }
+            _ => ExitCode::SUCCESS,
+        },
+        Err(sentence) => exit(Err(anyhow!(sentence)), false),
+    }
+}
+
+/// Whether `NO_COLOR` is set and not empty (no-color.org).
+fn no_color() -> bool {
+    env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 fn trace(options: TraceOptions) -> Result<()> {

@@ -12,8 +12,8 @@ use jiff::tz::TimeZone;
 use rstwatch::{
     cause::{HostFacts, classify},
     event::{
-        Comm, Direction, Endpoint, Event, Owner, Process, Reason, Segment, Socket, TcpFlags,
-        TcpState, Trigger, Via,
+        Actor, Comm, Direction, Endpoint, Event, ListenerEnd, Listening, Owner, Peer, Process,
+        Reason, Segment, Socket, TcpFlags, TcpState, Trigger, Via,
     },
     filter::Filter,
     owner::{details::ProcessDetails, procfs},
@@ -53,7 +53,7 @@ fn allocations(work: impl FnOnce()) -> u64 {
     ALLOCATIONS.with(Cell::get) - before
 }
 
-fn events() -> [Event; 2] {
+fn events() -> [Event; 4] {
     let end = |last, port| Endpoint {
         addr: Ipv4Addr::new(10, 0, 0, last).into(),
         port,
@@ -106,7 +106,50 @@ fn events() -> [Event; 2] {
         }),
         ..closed_port.clone()
     };
-    [closed_port, refused]
+    let process = |pid| Process {
+        pid,
+        start_ns: None,
+        comm: Comm::from_text(b"nginx"),
+        uid: None,
+        exe: None,
+    };
+    let dead = Actor {
+        process: process(2),
+        tid: 2,
+        exiting: true,
+        signal: Some(11),
+        exit_status: None,
+        oom: false,
+        kernel_thread: false,
+    };
+    let listener_gone = Event {
+        listener: Some(Box::new(Listening {
+            process: process(2),
+            age_ns: None,
+            ended: Some(ListenerEnd {
+                closer: dead.clone(),
+                ago_ns: 1_000_000_000,
+            }),
+        })),
+        scan: Some(12),
+        ..closed_port.clone()
+    };
+    let idle_drop = Event {
+        state: Some(TcpState::Established),
+        socket: Some(Socket {
+            idle_rx_ns: Some(350_000_000_000),
+            idle_tx_ns: Some(1_000_000),
+            unacked: 9,
+            ..Socket::default()
+        }),
+        peer: Some(Box::new(Peer {
+            owner: None,
+            actor: Some(dead),
+            cause: "half-open",
+        })),
+        ..refused.clone()
+    };
+    [closed_port, refused, listener_gone, idle_drop]
 }
 
 #[test]
@@ -145,7 +188,7 @@ fn an_event_is_judged_and_printed_without_allocating() {
 
 #[test]
 fn a_known_process_is_looked_up_without_allocating() {
-    let [_, mut event] = events();
+    let [_, mut event, ..] = events();
     let owner = event.owner.as_mut().expect("an owner");
     owner.process = procfs::read_process(std::process::id()).expect("this process");
     event.netns = rstwatch::netns::inode_of("/proc/self/ns/net".as_ref()).ok();
