@@ -80,6 +80,10 @@ pub struct Listener {
 
 /// A reset, and what may still be learnt about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each its own bit in the record"
+)]
 pub struct Sighting {
     /// The reset as far as it is known.
     pub event: Event,
@@ -93,6 +97,8 @@ pub struct Sighting {
     pub shared: bool,
     /// It may turn out that no RST came: see [`MARK_MAYBE_DATA`].
     pub maybe_data: bool,
+    /// It is the sign of that: the received reset before it on the same socket was none.
+    pub answers_data: bool,
 }
 
 impl Interpreter {
@@ -115,6 +121,7 @@ impl Interpreter {
             }
             Record::Answer(record) => {
                 let mut sighting = self.with_socket(record, Direction::Sent, Trigger::Segment);
+                sighting.answers_data = record.entry.marks & MARK_MAYBE_DATA != 0;
                 sighting.event.actor = actor(&record.entry.closer);
                 Observation::Reset(sighting)
             }
@@ -225,6 +232,7 @@ impl Interpreter {
             await_close: false,
             shared: false,
             maybe_data: false,
+            answers_data: false,
         }
     }
 
@@ -437,3 +445,6 @@ fn distance(from: u32, to: u32) -> u32 {
     let distance = to.wrapping_sub(from);
     if distance < 1 << 31 { distance } else { 0 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ mod recent;
 use std::collections::{BTreeSet, HashMap};
 
 use crate::{
-    event::{Direction, Event, Owner, Process, Trigger, Via},
+    event::{Direction, Event, Owner, Process, Via},
     interpret::{Observation, Sighting, prefer_known},
     owner::{listeners::Listeners, procfs::Holders},
 };
@@ -117,10 +117,7 @@ impl<L: Liveness> Owners<L> {
     pub fn observe(&mut self, observation: Observation, out: &mut impl FnMut(Event)) {
         match observation {
             Observation::Reset(sighting) => {
-                if self.waiting > 0
-                    && sighting.event.direction == Direction::Sent
-                    && sighting.event.trigger == Trigger::Segment
-                {
+                if sighting.answers_data {
                     self.drop_unreceived(sighting.sock);
                 }
                 if sighting.maybe_data {

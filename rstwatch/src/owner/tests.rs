@@ -1,7 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
-use crate::event::{Comm, Endpoint, Socket, TcpState};
+use crate::event::{Comm, Endpoint, Socket, TcpState, Trigger};
 
 const MS: u64 = 1_000_000;
 
@@ -59,11 +59,19 @@ fn reset(sock: u64, direction: Direction, trigger: Trigger) -> Sighting {
         await_close: false,
         shared: false,
         maybe_data: false,
+        answers_data: false,
     }
 }
 
 fn received(sock: u64) -> Sighting {
     reset(sock, Direction::Received, Trigger::Received)
+}
+
+/// The host's own RST after data for a closed receiving side.
+fn answer(sock: u64) -> Observation {
+    let mut sighting = reset(sock, Direction::Sent, Trigger::Segment);
+    sighting.answers_data = true;
+    Observation::Reset(sighting)
 }
 
 fn waiting(mut sighting: Sighting) -> Observation {
@@ -196,20 +204,15 @@ fn a_received_reset_that_a_sent_one_follows_was_none() {
     let mut maybe = received(5);
     maybe.maybe_data = true;
     assert_eq!(bench.observe(Observation::Reset(maybe.clone())), vec![]);
-    assert_eq!(
-        bench.observe(Observation::Reset(reset(
-            5,
-            Direction::Sent,
-            Trigger::Segment
-        ))),
-        vec![(Direction::Sent, None)]
-    );
+    assert_eq!(bench.observe(answer(5)), vec![(Direction::Sent, None)]);
     assert_eq!(bench.tick(1_000), vec![]);
 
     // On another socket it is not its answer.
     bench.observe(Observation::Reset(maybe));
+    bench.observe(answer(6));
+    // Nor is another reset of a socket that got its address.
     bench.observe(Observation::Reset(reset(
-        6,
+        5,
         Direction::Sent,
         Trigger::Segment,
     )));
@@ -232,14 +235,7 @@ fn a_socket_that_goes_before_its_answer_still_has_none_received() {
         }),
         vec![]
     );
-    assert_eq!(
-        bench.observe(Observation::Reset(reset(
-            5,
-            Direction::Sent,
-            Trigger::Segment
-        ))),
-        vec![(Direction::Sent, None)]
-    );
+    assert_eq!(bench.observe(answer(5)), vec![(Direction::Sent, None)]);
     assert_eq!(bench.tick(1_000), vec![]);
 }
 
