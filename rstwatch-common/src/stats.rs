@@ -14,6 +14,8 @@ pub enum Stat {
     LostReset,
     /// A close of a reset socket was lost because the ring was full.
     LostClosed,
+    /// A listener's begin or end was lost because the ring was full.
+    LostListener,
     /// The `SOCKETS` map was full.
     SocketsFull,
     /// The `HISTORY` map refused an insertion.
@@ -26,12 +28,13 @@ pub enum Stat {
 
 impl Stat {
     /// Every counter, in the order of its index.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Sent,
         Self::Received,
         Self::NotReceived,
         Self::LostReset,
         Self::LostClosed,
+        Self::LostListener,
         Self::SocketsFull,
         Self::HistoryFailed,
         Self::ReadFailed,

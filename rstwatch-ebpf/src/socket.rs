@@ -9,12 +9,20 @@ use rstwatch_common::{
 
 use crate::{
     globals::{offset_of_field, present},
+    maps,
     memory::{KernelPtr, Memory, probe, read_if_present},
     segment::set_ipv4,
 };
 
 const AF_INET: u16 = 2;
 const IPPROTO_TCP: u16 = 6;
+/// TCP state (`include/net/tcp_states.h`).
+const SYN_SENT: u8 = 2;
+
+/// How long the id of a cgroup at an address is believed, in nanoseconds: reading it anew costs more
+/// than all the rest of a record, and an address is used again only after several grace periods of
+/// RCU (`css_free_rwork_fn`, `kernel/cgroup/cgroup.c`), which take longer.
+const CGROUP_FRESH_NS: u64 = 1_000_000;
 
 /// `sk_shutdown`: no more is received.
 pub const RCV_SHUTDOWN: u8 = 1;
@@ -122,6 +130,17 @@ pub unsafe fn shutdown<M: Memory>(sock: KernelPtr) -> u8 {
     unsafe { M::read(sock, offset_of_field!(sk_shutdown)) }
 }
 
+/// `sk_err`: a positive errno, 0 when there is none.
+///
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook.
+#[inline(always)]
+pub unsafe fn error<M: Memory>(sock: KernelPtr) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { M::read(sock, offset_of_field!(sk_err)) }
+}
+
 /// Whether a process, or the kernel, holds the socket: it has a `struct socket` and is not dead.
 ///
 /// # Safety
@@ -145,11 +164,7 @@ pub unsafe fn is_held<M: Memory>(sock: KernelPtr) -> bool {
 #[inline(always)]
 pub unsafe fn is_closing<M: Memory>(sock: KernelPtr) -> bool {
     // SAFETY: the caller's promise.
-    unsafe {
-        shutdown::<M>(sock) == SHUTDOWN_MASK
-            && M::read::<u32>(sock, offset_of_field!(sk_err)) == 0
-            && is_held::<M>(sock)
-    }
+    unsafe { shutdown::<M>(sock) == SHUTDOWN_MASK && error::<M>(sock) == 0 && is_held::<M>(sock) }
 }
 
 /// Fills in the evidence.
@@ -159,7 +174,13 @@ pub unsafe fn is_closing<M: Memory>(sock: KernelPtr) -> bool {
 /// `facts` must be valid for writes, `sock` be a non-null full socket argument of the hook and
 /// `tcp` its `tcp_sock`.
 #[inline(always)]
-pub unsafe fn fill_facts<M: Memory>(facts: *mut SocketFacts, sock: KernelPtr, tcp: KernelPtr) {
+pub unsafe fn fill_facts<M: Memory>(
+    facts: *mut SocketFacts,
+    sock: KernelPtr,
+    tcp: KernelPtr,
+    state: u8,
+    now_ns: u64,
+) {
     // SAFETY: the caller's promise; the offsets are those of `tcp_sock` and what it embeds, or of
     // `sock`.
     unsafe {
@@ -169,7 +190,7 @@ pub unsafe fn fill_facts<M: Memory>(facts: *mut SocketFacts, sock: KernelPtr, tc
         (*facts).bytes_sent = read_if_present::<M, _>(tcp, offset_of_field!(bytes_sent));
         (*facts).linger_jiffies = read_if_present::<M, _>(sock, offset_of_field!(sk_lingertime));
         (*facts).cookie = M::read(sock, offset_of_field!(skc_cookie));
-        (*facts).cgroup = cgroup::<M>(sock);
+        (*facts).cgroup = cgroup::<M>(sock, now_ns);
         (*facts).now_jiffies = bpf_jiffies64() as u32;
         (*facts).last_sent = read_if_present::<M, _>(tcp, offset_of_field!(lsndtime));
         (*facts).last_ack = read_if_present::<M, _>(tcp, offset_of_field!(rcv_tstamp));
@@ -181,7 +202,7 @@ pub unsafe fn fill_facts<M: Memory>(facts: *mut SocketFacts, sock: KernelPtr, tc
         (*facts).write_seq = M::read(tcp, offset_of_field!(write_seq));
         let sk_flags = M::read::<u64>(sock, offset_of_field!(skc_flags)) as u32;
         (*facts).sk_flags = sk_flags;
-        (*facts).sk_err = M::read(sock, offset_of_field!(sk_err));
+        (*facts).sk_err = error::<M>(sock);
         (*facts).uid = M::read(sock, offset_of_field!(sk_uid));
         (*facts).linger2 = read_if_present::<M, _>(tcp, offset_of_field!(linger2));
         (*facts).user_timeout_ms =
@@ -209,7 +230,8 @@ pub unsafe fn fill_facts<M: Memory>(facts: *mut SocketFacts, sock: KernelPtr, tc
         if read_if_present::<M, u8>(tcp, offset_of_field!(is_mptcp)) != 0 {
             flags |= SOCK_MPTCP;
         }
-        if is_shared::<M>(sock) {
+        // A connect under way is its caller's: that a storm of refused ones costs no more.
+        if state != SYN_SENT && is_shared::<M>(sock) {
             flags |= SOCK_SHARED;
         }
         (*facts).flags = flags;
@@ -255,13 +277,14 @@ unsafe fn inode<M: Memory>(sock: KernelPtr) -> u64 {
     }
 }
 
-/// The id of the socket's cgroup in the unified hierarchy; 0 where the kernel keeps none.
+/// The id of the socket's cgroup in the unified hierarchy; 0 where the kernel keeps none. `now_ns`
+/// is the time.
 ///
 /// # Safety
 ///
 /// `sock` must be a non-null full socket argument of the hook.
 #[inline(always)]
-unsafe fn cgroup<M: Memory>(sock: KernelPtr) -> u64 {
+unsafe fn cgroup<M: Memory>(sock: KernelPtr, now_ns: u64) -> u64 {
     let (cgroup, kn, id) = (
         offset_of_field!(sk_cgroup),
         offset_of_field!(cgroup_kn),
@@ -270,16 +293,28 @@ unsafe fn cgroup<M: Memory>(sock: KernelPtr) -> u64 {
     if !present(cgroup) || !present(kn) || !present(id) {
         return 0;
     }
-    // SAFETY: the caller's promise; each pointer comes from the field before it. They are probed,
-    // because some kernels keep the first in a union that the verifier does not follow.
+    // SAFETY: the caller's promise; each pointer comes from the field before it.
     unsafe {
         let cgroup = M::read::<u64>(sock, cgroup) as KernelPtr;
         // Before 5.15 the lowest bit says that the rest is no pointer (`sock_cgroup_data.is_data`).
         if cgroup.is_null() || cgroup as u64 & 1 != 0 {
             return 0;
         }
-        let kn = probe::<u64>(cgroup, kn) as KernelPtr;
-        if kn.is_null() { 0 } else { probe(kn, id) }
+        let last = maps::last_cgroup();
+        if let Some(last) = last
+            && (*last).address == cgroup as u64
+            && now_ns.wrapping_sub((*last).time_ns) < CGROUP_FRESH_NS
+        {
+            return (*last).id;
+        }
+        let kn = M::read::<u64>(cgroup, kn) as KernelPtr;
+        let id = if kn.is_null() { 0 } else { M::read(kn, id) };
+        if let Some(last) = last {
+            (*last).address = cgroup as u64;
+            (*last).id = id;
+            (*last).time_ns = now_ns;
+        }
+        id
     }
 }
 

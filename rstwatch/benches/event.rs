@@ -1,6 +1,7 @@
-//! What one event costs between `decode` and the output: its verdict, and the line that is printed.
+//! What one event costs between `decode` and the output: what is added about its processes, its
+//! verdict, and the line that is printed.
 //!
-//! The budget of the JSON line is 700 ns.
+//! The budget of the JSON line is 700 ns, that of `complete` for a known process 60 ns.
 
 use std::{hint::black_box, net::Ipv4Addr, sync::Arc};
 
@@ -13,6 +14,8 @@ use rstwatch::{
         Actor, Comm, Context, Direction, Endpoint, Event, Owner, Path, Process, Reason, Segment,
         Socket, TcpFlags, TcpState, Trigger, Via,
     },
+    netns,
+    owner::{details::ProcessDetails, procfs},
     sink::{
         json::Json,
         table::{Table, TableOptions},
@@ -151,5 +154,30 @@ fn event(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, event);
+/// This process stands for the owner and the actor, since it is certain to live.
+fn complete(c: &mut Criterion) {
+    let mut event = unread();
+    let process = procfs::read_process(std::process::id());
+    if let (Some(process), Some(owner), Some(actor)) = (process, &mut event.owner, &mut event.actor)
+    {
+        owner.process = process.clone();
+        actor.process = process;
+    }
+    event.netns = netns::inode_of("/proc/self/ns/net".as_ref()).ok();
+    let mut details = ProcessDetails::watch();
+    c.bench_function("complete", |b| {
+        b.iter(|| details.complete(black_box(&mut event)));
+    });
+    // Nobody is known to own it: its cgroup tells the place.
+    event.owner = None;
+    event.actor = None;
+    if let Some(socket) = &mut event.socket {
+        socket.cgroup = 1;
+    }
+    c.bench_function("complete by cgroup", |b| {
+        b.iter(|| details.complete(black_box(&mut event)));
+    });
+}
+
+criterion_group!(benches, event, complete);
 criterion_main!(benches);

@@ -17,7 +17,7 @@ use std::{
 
 use clap::{
     Args, CommandFactory, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+    builder::{NonEmptyStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser},
     error::ErrorKind,
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -26,7 +26,7 @@ use crate::{
     cause::{CauseId, catalogue},
     event::Direction,
     explain::{self, Look},
-    filter::{CommPattern, Family, Filter},
+    filter::{CommPattern, Family, Filter, UnitPattern},
     sink::table::TableOptions,
 };
 
@@ -62,7 +62,8 @@ Exit status:
 
 const AFTER_LONG_HELP: &str = "\
 Columns:
-  PID and COMM are the process that owns the connection; - where it has none or none is known.
+  PID and COMM are the process that owns the connection; - where it has none or none is known,
+  [kernel] where the kernel itself does. PLACE (-w) is its systemd unit, container or cgroup.
   A CAUSE is certain as it stands, likely with ? behind it, and possible with ??.
 
 What to show:
@@ -72,6 +73,7 @@ What to show:
 Examples:
   rstwatch                                every reset that this host sends or receives
   rstwatch -p 812 -w                      those of one process, with reason, actor and a sentence
+  rstwatch --unit nginx                   those of a systemd unit
   rstwatch --sent -L 443,8443             resets that a web server sends
   rstwatch --received --addr 10.0.0.0/8   resets that came from, or to, a network
   rstwatch --cause closed-port --duration 60s
@@ -220,11 +222,22 @@ pub struct TraceArgs {
     #[arg(help_heading = "What to show")]
     cgroup: Vec<Arc<str>>,
 
+    /// Show resets of processes in the container whose id begins so
+    #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = parse_container)]
+    #[arg(help_heading = "What to show")]
+    container: Vec<Arc<str>>,
+
+    /// Show resets of processes in this systemd unit; .service may be left out, and a name that
+    /// ends in * matches what begins so
+    #[arg(long, value_name = "NAME", help_heading = "What to show")]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    unit: Vec<String>,
+
     /// Print the date before the time
     #[arg(short = 'T', long, help_heading = "How to show it")]
     timestamp: bool,
 
-    /// Add reason, confidence, how the owner is known, network namespace, actor and a sentence
+    /// Add reason, confidence, how the owner is known, network namespace, place, actor, a sentence
     #[arg(short, long, help_heading = "How to show it")]
     wide: bool,
 
@@ -412,6 +425,12 @@ impl TraceArgs {
             causes: self.cause,
             netns,
             cgroups: self.cgroup,
+            containers: self.container,
+            units: self
+                .unit
+                .iter()
+                .map(|name| UnitPattern::new(name))
+                .collect(),
         };
         Ok(TraceOptions {
             filter,
@@ -502,6 +521,19 @@ fn parse_cgroup(text: &str) -> Result<Arc<str>, String> {
         Some(_) | None => return Err("not an absolute path like /system.slice".to_owned()),
     };
     Ok(Arc::from(path.trim_end_matches('/')))
+}
+
+/// The start of a container's id. Runtimes write the digits small; names, as of LXC, may have others.
+fn parse_container(text: &str) -> Result<Arc<str>, String> {
+    if text.is_empty() {
+        return Err("not an id, nor the start of one".to_owned());
+    }
+    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    Ok(if is_hex {
+        Arc::from(text.to_ascii_lowercase())
+    } else {
+        Arc::from(text)
+    })
 }
 
 /// A time of more than zero; a number alone is seconds.
@@ -777,6 +809,32 @@ mod tests {
             assert_eq!(*filter(&["--cgroup", text]).cgroups[0], *path, "{text}");
         }
         error(&["--cgroup", "system.slice"]);
+    }
+
+    #[test]
+    fn containers() {
+        let containers = filter(&["--container", "4CC8,web", "--container", "0"]).containers;
+        assert_eq!(containers, ["4cc8", "web", "0"].map(Arc::from));
+        assert_eq!(*filter(&["--container", "Web"]).containers[0], *"Web");
+        error(&["--container", ""]);
+    }
+
+    #[test]
+    fn units() {
+        let units = filter(&["--unit", "nginx", "--unit", "a.socket", "--unit", "w*"]).units;
+        assert_eq!(
+            units,
+            [
+                UnitPattern::Exact(Arc::from("nginx.service")),
+                UnitPattern::Exact(Arc::from("a.socket")),
+                UnitPattern::Prefix(Arc::from("w")),
+            ]
+        );
+        assert_eq!(
+            UnitPattern::new("getty@tty1"),
+            UnitPattern::Exact(Arc::from("getty@tty1.service"))
+        );
+        error(&["--unit", ""]);
     }
 
     #[test]

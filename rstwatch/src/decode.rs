@@ -6,8 +6,9 @@
 use std::fmt;
 
 use rstwatch_common::record::{
-    ActiveReset, Closed, Header, KIND_ACTIVE_RESET, KIND_CLOSED, KIND_LATE_RESET, KIND_RECEIVED,
-    KIND_SEGMENT_RESET, KIND_SOCKET_RESET, LAYOUT_VERSION, LateReset, SegmentReset, SocketReset,
+    ActiveReset, Closed, Header, KIND_ACTIVE_RESET, KIND_CLOSED, KIND_LATE_RESET, KIND_LISTEN,
+    KIND_LISTEN_END, KIND_RECEIVED, KIND_SEGMENT_RESET, KIND_SOCKET_RESET, LAYOUT_VERSION,
+    LateReset, Listener, SegmentReset, SocketReset,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -26,6 +27,10 @@ pub enum Record<'a> {
     Received(&'a SocketReset),
     /// A reset socket was closed by its process.
     Closed(&'a Closed),
+    /// A listener begins.
+    Listen(&'a Listener),
+    /// A listener ends.
+    ListenEnd(&'a Listener),
 }
 
 /// Why bytes are not a record.
@@ -86,6 +91,8 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         KIND_ACTIVE_RESET => whole(bytes, header.kind).map(Record::Active),
         KIND_RECEIVED => whole(bytes, header.kind).map(Record::Received),
         KIND_CLOSED => whole(bytes, header.kind).map(Record::Closed),
+        KIND_LISTEN => whole(bytes, header.kind).map(Record::Listen),
+        KIND_LISTEN_END => whole(bytes, header.kind).map(Record::ListenEnd),
         kind => Err(DecodeError::Kind(kind)),
     }
 }
@@ -147,6 +154,15 @@ mod tests {
         late.reset.header = header(KIND_LATE_RESET);
         assert_eq!(decode(late.as_bytes()), Ok(Record::Late(&late)));
 
+        let mut listener = Listener::new_zeroed();
+        listener.header = header(KIND_LISTEN);
+        assert_eq!(decode(listener.as_bytes()), Ok(Record::Listen(&listener)));
+        listener.header = header(KIND_LISTEN_END);
+        assert_eq!(
+            decode(listener.as_bytes()),
+            Ok(Record::ListenEnd(&listener))
+        );
+
         let mut segment = SegmentReset::new_zeroed();
         segment.reset.header = header(KIND_SEGMENT_RESET);
         assert_eq!(decode(segment.as_bytes()), Ok(Record::Segment(&segment)));
@@ -204,6 +220,7 @@ mod tests {
                 KIND_SOCKET_RESET | KIND_RECEIVED => Some(size_of::<SocketReset>()),
                 KIND_ACTIVE_RESET => Some(size_of::<ActiveReset>()),
                 KIND_CLOSED => Some(size_of::<Closed>()),
+                KIND_LISTEN | KIND_LISTEN_END => Some(size_of::<Listener>()),
                 _ => None,
             };
             prop_assert_eq!(decode(&words.as_bytes()[..len]).is_ok(), Some(len) == expected);

@@ -362,6 +362,22 @@ pub struct Process {
     pub exe: Option<Arc<str>>,
 }
 
+impl Process {
+    /// Nanoseconds in a tick of the start times in `/proc` (`USER_HZ` is 100 on every architecture
+    /// that rstwatch runs on).
+    pub const TICK_NS: u64 = 10_000_000;
+
+    /// Whether both are one process: same PID, and same start as exactly as `/proc` tells it. What
+    /// is not known is not the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.pid == other.pid
+            && match (self.start_ns, other.start_ns) {
+                (Some(a), Some(b)) => a / Self::TICK_NS == b / Self::TICK_NS,
+                _ => false,
+            }
+    }
+}
+
 /// Whose socket it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -399,9 +415,10 @@ pub struct Place {
     pub cgroup: Option<Arc<str>>,
     /// Its systemd unit.
     pub unit: Option<Arc<str>>,
-    /// Id of its container.
+    /// Id of its container; for LXC its name.
     pub container: Option<Arc<str>>,
-    /// What runs the container: docker, containerd, cri-o, podman.
+    /// What runs the container: docker, containerd, cri-o, podman, lxc; `None` when the path does
+    /// not tell.
     pub runtime: Option<&'static str>,
     /// UID of its Kubernetes pod.
     pub pod: Option<Arc<str>>,
@@ -510,6 +527,9 @@ pub struct Socket {
     pub total_retrans: u32,
     /// Inode of its file; 0: none.
     pub inode: u64,
+    /// Id of the cgroup in the unified hierarchy that made it; 0: unknown. An accepted socket has
+    /// its listener's.
+    pub cgroup: u64,
 }
 
 /// How a connection ended that a segment comes for.
@@ -584,7 +604,8 @@ pub struct Event {
     pub remote: Endpoint,
     /// Inode of the network namespace.
     pub netns: Option<u32>,
-    /// Its name, where it has one.
+    /// Its name, where it has one: `ip netns`'s, else the UID of the pod or the first digits of the
+    /// id of the container that it belongs to.
     pub netns_name: Option<Arc<str>>,
     /// The state before the reset; `None` without a socket, or when it was not seen.
     pub state: Option<TcpState>,

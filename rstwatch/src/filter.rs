@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::{
     cause::{CauseId, Verdict},
-    event::{Comm, Direction, Event, Process},
+    event::{Comm, Direction, Event, Place, Process},
 };
 
 /// What to show. Values of one field are alternatives, and each field that has any must agree; so
@@ -37,6 +37,10 @@ pub struct Filter {
     /// Paths of cgroups from the root of the hierarchy, without a slash at the end (the root itself
     /// is empty); cgroups below them match too.
     pub cgroups: Vec<Arc<str>>,
+    /// How the ids of containers begin.
+    pub containers: Vec<Arc<str>>,
+    /// systemd units.
+    pub units: Vec<UnitPattern>,
 }
 
 /// An address family.
@@ -75,6 +79,38 @@ impl CommPattern {
     }
 }
 
+/// A systemd unit, or how its name begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnitPattern {
+    /// The name is this.
+    Exact(Arc<str>),
+    /// The name begins so.
+    Prefix(Arc<str>),
+}
+
+impl UnitPattern {
+    /// From what a user writes: a name, or the start of one and `*`. As for systemd's own tools, a
+    /// name without a unit's suffix is that of a service.
+    pub fn new(text: &str) -> Self {
+        /// The kinds of units that processes run in.
+        const SUFFIXES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
+        if let Some(start) = text.strip_suffix('*') {
+            Self::Prefix(Arc::from(start))
+        } else if SUFFIXES.iter().any(|suffix| text.ends_with(suffix)) {
+            Self::Exact(Arc::from(text))
+        } else {
+            Self::Exact(Arc::from(format!("{text}.service")))
+        }
+    }
+
+    fn matches(&self, unit: &str) -> bool {
+        match self {
+            Self::Exact(name) => unit == &**name,
+            Self::Prefix(start) => unit.starts_with(&**start),
+        }
+    }
+}
+
 impl Filter {
     /// Whether to show `event`, which has the cause `verdict`.
     pub fn matches(&self, event: &Event, verdict: &Verdict) -> bool {
@@ -103,7 +139,16 @@ impl Filter {
                 processes(event).any(|process| pattern.matches(&process.comm))
             })
             && allows(&self.cgroups, |above| {
-                cgroup(event).is_some_and(|path| is_below(path, above))
+                place(event, |place| place.cgroup.as_deref())
+                    .is_some_and(|path| is_below(path, above))
+            })
+            && allows(&self.containers, |start| {
+                place(event, |place| place.container.as_deref())
+                    .is_some_and(|id| id.starts_with(&**start))
+            })
+            && allows(&self.units, |pattern| {
+                place(event, |place| place.unit.as_deref())
+                    .is_some_and(|unit| pattern.matches(unit))
             })
     }
 }
@@ -120,12 +165,19 @@ fn processes(event: &Event) -> impl Iterator<Item = &Process> {
     owner.into_iter().chain(actor)
 }
 
-fn cgroup(event: &Event) -> Option<&str> {
-    event.place.as_ref()?.cgroup.as_deref()
+/// A part of where the owner lives.
+fn place(event: &Event, part: impl Fn(&Place) -> Option<&str>) -> Option<&str> {
+    part(event.place.as_deref()?)
 }
 
-/// Whether the cgroup `path` is `above` or lies below it.
-fn is_below(path: &str, above: &str) -> bool {
+/// Whether the cgroup `path` is `above` or lies below it. Seen from within a cgroup namespace, what
+/// is outside of it begins with `/..`, as often as that lies deep: the rest is its path for others.
+fn is_below(mut path: &str, above: &str) -> bool {
+    while let Some(rest) = path.strip_prefix("/..")
+        && (rest.is_empty() || rest.starts_with('/'))
+    {
+        path = rest;
+    }
     path.strip_prefix(above)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -153,6 +205,8 @@ mod tests {
         event.local = fixture::endpoint("2001:db8::5", 8080);
         event.remote = fixture::endpoint("2001:db8:1::9", 51234);
         event.owner.as_mut().expect("an owner").holders = vec![812, 813];
+        let place = Arc::make_mut(event.place.as_mut().expect("a place"));
+        place.container = Some(Arc::from("0123456789ab"));
         event
     }
 
@@ -209,7 +263,24 @@ mod tests {
             cgroups: vec![Arc::from(path)],
             ..none()
         };
+        let container = |start: &str| Filter {
+            containers: vec![Arc::from(start)],
+            ..none()
+        };
+        let unit = |text| Filter {
+            units: vec![UnitPattern::new(text)],
+            ..none()
+        };
         let cases = [
+            (container("0123"), true, false),
+            (container("123"), false, false),
+            (unit("nginx"), true, false),
+            (unit("nginx.service"), true, false),
+            (unit("nginx.scope"), false, false),
+            (unit("ngin"), false, false),
+            (unit("ngin*"), true, false),
+            (unit("*"), true, false),
+            (unit("nginx.service*"), true, false),
             (pids(&[812]), true, false),
             (pids(&[813]), true, false),
             (pids(&[1]), false, false),
@@ -250,6 +321,19 @@ mod tests {
                 closed_port,
                 "closed port: {filter:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_cgroup_is_found_from_within_a_cgroup_namespace() {
+        for (path, above, is_there) in [
+            ("/../../system.slice/a.service", "/system.slice", true),
+            ("/../../system.slice/a.service", "/system", false),
+            ("/..", "", true),
+            ("/..a/b", "/b", false),
+            ("/..a/b", "/..a", true),
+        ] {
+            assert_eq!(is_below(path, above), is_there, "{path} {above}");
         }
     }
 

@@ -2,9 +2,12 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::event::{
-    Actor, Comm, Context, Direction, Endpoint, Event, Owner, Path, Place, Process, Reason, Segment,
-    Socket, TcpFlags, TcpState, Trigger, Via,
+use crate::{
+    event::{
+        Actor, Comm, Context, Direction, Endpoint, Event, Owner, Path, Place, Process, Reason,
+        Segment, Socket, TcpFlags, TcpState, Trigger, Via,
+    },
+    owner::place,
 };
 
 /// 2026-11-20T21:00:00.123456789Z.
@@ -56,6 +59,14 @@ pub(crate) fn actor(pid: u32, comm: &str) -> Actor {
         oom: false,
         kernel_thread: false,
     }
+}
+
+/// A container of a Kubernetes pod.
+pub(crate) fn pod() -> Place {
+    place::from_path(
+        "/kubepods.slice/kubepods-pod12fdc709_933e_41d0_917f_cd84de9afa94.slice/cri-containerd-\
+         0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope",
+    )
 }
 
 /// A SYN for a port where nobody listens.

@@ -11,8 +11,8 @@ use rstwatch_common::{
         SocketEntry, TASK_OOM, Task, Tuple, VIA_CLOSE, VIA_CONNECT, VIA_LISTEN,
     },
     record::{
-        ActiveReset, HAS_REASON, HAS_SEGMENT, Reset, SK_FLAG_DEAD, SK_FLAG_KEEPOPEN,
-        SK_FLAG_LINGER, SOCK_HELD, SOCK_KERNEL, SOCK_MPTCP, SocketFacts, SocketReset,
+        self, ActiveReset, HAS_REASON, HAS_SEGMENT, Reset, SK_FLAG_DEAD, SK_FLAG_KEEPOPEN,
+        SK_FLAG_LINGER, SOCK_HELD, SOCK_KERNEL, SOCK_MPTCP, SOCK_SHARED, SocketFacts, SocketReset,
     },
 };
 
@@ -57,6 +57,25 @@ pub enum Observation {
         /// Who closed it; `None` when a kernel thread did, which is never an owner.
         closer: Option<Process>,
     },
+    /// A listener begins or ends.
+    Listener(Listener),
+}
+
+/// A listener that begins or ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Inode of its network namespace.
+    pub netns: u32,
+    /// Its address, unspecified (`0.0.0.0` or `::`) for all of its family or both, and port.
+    pub local: Endpoint,
+    /// Its socket's kernel address.
+    pub sock: u64,
+    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub monotonic_ns: u64,
+    /// Who calls `listen()`, or closes it.
+    pub by: Actor,
+    /// Whether it ends.
+    pub ends: bool,
 }
 
 /// A reset, and what may still be learnt about it.
@@ -70,6 +89,8 @@ pub struct Sighting {
     pub monotonic_ns: u64,
     /// A process holds the socket and its close will tell who.
     pub await_close: bool,
+    /// More than one process may hold it.
+    pub shared: bool,
     /// It may turn out that no RST came: see [`MARK_MAYBE_DATA`].
     pub maybe_data: bool,
 }
@@ -103,9 +124,11 @@ impl Interpreter {
                 sighting.maybe_data = record.entry.marks & MARK_MAYBE_DATA != 0;
                 Observation::Reset(sighting)
             }
+            Record::Listen(record) => listener(record, false),
+            Record::ListenEnd(record) => listener(record, true),
             Record::Closed(record) => Observation::Closed {
                 sock: record.header.sock,
-                closer: (record.closer.flags & PF_KTHREAD == 0).then(|| process(&record.closer)),
+                closer: application(&record.closer),
             },
         }
     }
@@ -124,18 +147,21 @@ impl Interpreter {
             event.actor = actor(&record.current);
             // The closer of a socket is its owner. Whoever destroys it from outside is not, and
             // whoever closes a listener did not hold the connections in its queue.
-            let holds_it = matches!(path, Path::Close | Path::Disconnect);
-            if event.owner.is_none() && holds_it && record.current.flags & PF_KTHREAD == 0 {
-                event.owner = Some(Owner {
-                    process: process(&record.current),
-                    via: if path == Path::Close {
-                        Via::Close
-                    } else {
-                        Via::Current
-                    },
-                    holders: Vec::new(),
-                });
+            let via = match path {
+                Path::Close => Some(Via::Close),
+                Path::Disconnect => Some(Via::Current),
+                _ => None,
+            };
+            if let Some(via) = via
+                && record.current.flags & PF_KTHREAD == 0
+            {
+                event.owner = Some(prefer_known(
+                    event.owner.take(),
+                    process(&record.current),
+                    via,
+                ));
                 sighting.await_close = false;
+                sighting.shared = false;
             }
         }
         sighting
@@ -153,7 +179,10 @@ impl Interpreter {
         event.state = state_before(record);
         event.owner = owner(entry);
         event.socket = Some(self.socket(&record.socket, entry, &record.reset, event.state));
-        sighting.await_close = event.owner.is_none() && entry.marks & MARK_AWAIT_CLOSE != 0;
+        let socket = event.socket.as_ref();
+        sighting.await_close =
+            entry.marks & MARK_AWAIT_CLOSE != 0 && socket.is_some_and(|socket| socket.held);
+        sighting.shared = record.socket.flags & SOCK_SHARED != 0;
         sighting
     }
 
@@ -194,6 +223,7 @@ impl Interpreter {
             sock: reset.header.sock,
             monotonic_ns: reset.header.time_ns,
             await_close: false,
+            shared: false,
             maybe_data: false,
         }
     }
@@ -250,6 +280,7 @@ impl Interpreter {
             backlog: listens.then_some((facts.ack_backlog, facts.max_ack_backlog)),
             total_retrans: facts.total_retrans,
             inode: facts.inode,
+            cgroup: facts.cgroup,
         }
     }
 }
@@ -292,6 +323,8 @@ fn ended(entry: &SocketEntry) -> Ended {
     }
 }
 
+/// Who is known to hold, or to have held last, the socket. Whoever closed it did, even when another
+/// process had opened it.
 fn owner(entry: &SocketEntry) -> Option<Owner> {
     let via = match entry.via {
         VIA_CONNECT => Via::Connect,
@@ -299,18 +332,54 @@ fn owner(entry: &SocketEntry) -> Option<Owner> {
         VIA_CLOSE => Via::Close,
         _ => return None,
     };
-    // A kernel thread's sockets belong to the kernel.
-    (entry.owner.is_known() && entry.owner.flags & PF_KTHREAD == 0).then(|| Owner {
-        process: process(&entry.owner),
+    let opener = application(&entry.owner).map(|process| Owner {
+        process,
         via,
         holders: Vec::new(),
+    });
+    match application(&entry.closer) {
+        Some(closer) => Some(prefer_known(opener, closer, Via::Close)),
+        None => opener,
+    }
+}
+
+/// `holder` as the owner; the way that it was known by before is kept when it is the same process.
+pub fn prefer_known(known: Option<Owner>, holder: Process, via: Via) -> Owner {
+    match known {
+        Some(known) if known.process.is_same(&holder) => known,
+        _ => Owner {
+            process: holder,
+            via,
+            holders: Vec::new(),
+        },
+    }
+}
+
+/// The process of a task that is no kernel thread: those own nothing that a person would look for.
+fn application(task: &Task) -> Option<Process> {
+    (task.is_known() && task.flags & PF_KTHREAD == 0).then(|| process(task))
+}
+
+fn listener(record: &record::Listener, ends: bool) -> Observation {
+    let (local, _) = endpoints(&record.tuple);
+    Observation::Listener(Listener {
+        netns: record.tuple.netns,
+        local,
+        sock: record.header.sock,
+        monotonic_ns: record.header.time_ns,
+        by: actor_of(&record.task),
+        ends,
     })
 }
 
 fn actor(task: &Task) -> Option<Actor> {
+    task.is_known().then(|| actor_of(task))
+}
+
+fn actor_of(task: &Task) -> Actor {
     let signal = (task.exit_code & 0x7f) as u8;
     let exiting = task.flags & PF_EXITING != 0;
-    task.is_known().then(|| Actor {
+    Actor {
         process: process(task),
         tid: task.tid,
         exiting,
@@ -319,7 +388,7 @@ fn actor(task: &Task) -> Option<Actor> {
         exit_status: (exiting && signal == 0).then_some((task.exit_code >> 8) as u8),
         oom: task.marks & TASK_OOM != 0,
         kernel_thread: task.flags & PF_KTHREAD != 0,
-    })
+    }
 }
 
 /// The process of a task that a hook recorded.

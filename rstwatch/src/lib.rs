@@ -3,7 +3,7 @@
 //! The data flows one way, one module a stage:
 //!
 //! ```text
-//! hook (BPF) -> ring -> decode -> owner -> cause -> filter -> sink
+//! hook (BPF) -> ring -> decode -> interpret -> owner -> pair -> cause -> filter -> sink
 //! ```
 //!
 //! `docs/ARCHITECTURE.md` walks through the house room by room.
@@ -25,7 +25,9 @@ pub mod load;
 pub mod netns;
 pub mod output;
 pub mod owner;
+pub mod pair;
 pub mod pipeline;
 pub mod run;
 pub mod scan;
+pub mod scenario;
 pub mod sink;

@@ -15,10 +15,17 @@ use rstwatch::{
     explain,
     load::preflight::StartError,
     netns, run,
+    scenario::{ROLE_COMMAND, role},
 };
 use terminal_size::{Width, terminal_size};
 
 fn main() -> ExitCode {
+    // Not for users, and so no part of the command line that is documented: the processes of a
+    // scenario.
+    let mut args = env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == ROLE_COMMAND) {
+        return exit(role::main(args), false);
+    }
     match Cli::parse().into_command() {
         Command::Trace(args) => {
             let environment = Environment {

@@ -27,7 +27,7 @@ pub fn sent_resets() -> HashMap<u32, u64> {
             continue;
         };
         if !counts.contains_key(&netns)
-            && let Some(count) = read_snmp(&process.join("net/snmp"))
+            && let Some(count) = read_sent_resets(&process.join("net/snmp"))
         {
             counts.insert(netns, count);
         }
@@ -61,7 +61,8 @@ pub fn inode_of(path: &Path) -> io::Result<u32> {
     u32::try_from(inode).map_err(|_| io::Error::other("it is not a namespace"))
 }
 
-fn named() -> Vec<(String, PathBuf, u32)> {
+/// The namespaces that `ip netns` knows: name, path, inode.
+pub(crate) fn named() -> Vec<(String, PathBuf, u32)> {
     let Ok(entries) = fs::read_dir(NAMED) else {
         return Vec::new();
     };
@@ -79,7 +80,8 @@ fn named() -> Vec<(String, PathBuf, u32)> {
         .collect()
 }
 
-fn processes() -> impl Iterator<Item = PathBuf> {
+/// The processes' directories in `/proc`.
+pub(crate) fn processes() -> impl Iterator<Item = PathBuf> {
     fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -100,12 +102,13 @@ fn read_inside(path: &Path) -> Option<u64> {
     let file = File::open(path).ok()?;
     let reader = thread::spawn(move || {
         setns(file, CloneFlags::CLONE_NEWNET).ok()?;
-        read_snmp(Path::new("/proc/thread-self/net/snmp"))
+        read_sent_resets(Path::new("/proc/thread-self/net/snmp"))
     });
     reader.join().ok().flatten()
 }
 
-fn read_snmp(path: &Path) -> Option<u64> {
+/// `TcpOutRsts` of the namespace behind a path such as `/proc/PID/net/snmp`.
+pub fn read_sent_resets(path: &Path) -> Option<u64> {
     parse_out_rsts(&fs::read_to_string(path).ok()?)
 }
 

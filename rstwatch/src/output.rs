@@ -4,11 +4,13 @@
 
 use std::{
     io::{self, Write},
+    os::fd::BorrowedFd,
     thread,
 };
 
 use anyhow::Context;
 use bytes::Bytes;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 
 /// Chunks that may wait to be written.
@@ -64,6 +66,11 @@ impl Output {
         self.chunks.reserve().await.ok()
     }
 
+    /// Whether the writer has ended: an error, or nobody reads any more.
+    pub fn has_ended(&self) -> bool {
+        self.chunks.is_closed()
+    }
+
     /// Waits until everything is written, or nobody reads any more.
     ///
     /// # Errors
@@ -81,9 +88,22 @@ impl Output {
     }
 }
 
+/// Whether the reader of a pipe has gone. The kernel says so without being written to, so that a
+/// run ends on a quiet host as well. `false` for what is no pipe.
+pub fn reader_has_left(pipe: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(pipe, PollFlags::empty())];
+    poll(&mut polled, PollTimeout::ZERO).is_ok()
+        && polled[0]
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLERR))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::{
+        os::fd::AsFd as _,
+        sync::{Arc, Mutex},
+    };
 
     use super::*;
 
@@ -139,6 +159,14 @@ mod tests {
                 "{kind:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_pipe_tells_that_its_reader_has_left() {
+        let (reader, writer) = io::pipe().unwrap();
+        assert!(!reader_has_left(writer.as_fd()));
+        drop(reader);
+        assert!(reader_has_left(writer.as_fd()));
     }
 
     #[tokio::test]

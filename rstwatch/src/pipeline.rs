@@ -7,17 +7,19 @@ use std::collections::{BTreeSet, HashMap};
 use bytes::BytesMut;
 
 use crate::{
-    cause::{self, CauseId, HostFacts, catalogue},
+    cause::{self, CauseId, HostFacts, Verdict, catalogue},
     clock::Clock,
     decode,
-    event::{Direction, Event},
+    event::{Direction, Event, Peer},
     filter::Filter,
-    interpret::Interpreter,
+    interpret::{Interpreter, Observation},
     owner::{
         Owners,
         details::ProcessDetails,
+        listeners::Listeners,
         procfs::{Holders, Procfs},
     },
+    pair::{Paired, Pairs},
     scan::Scans,
     sink::{Sink, summary::Summary},
 };
@@ -69,11 +71,36 @@ pub struct Pipeline {
     interpreter: Interpreter,
     owners: Owners<Procfs>,
     rear: Rear,
+    seen_to_ns: u64,
 }
 
-/// The stages behind the owner's, which take an event on at once.
+/// The stages behind the owner's.
 #[derive(Debug)]
 struct Rear {
+    pairs: Pairs,
+    end: End,
+}
+
+impl Rear {
+    fn complete(&mut self, event: Event) {
+        let end = &mut self.end;
+        self.pairs.complete(event, &mut |paired| end.take(paired));
+    }
+
+    fn tick(&mut self, now_ns: u64) {
+        let end = &mut self.end;
+        self.pairs.tick(now_ns, &mut |paired| end.take(paired));
+    }
+
+    fn finish(&mut self) {
+        let end = &mut self.end;
+        self.pairs.finish(&mut |paired| end.take(paired));
+    }
+}
+
+/// The stages that take an event on at once.
+#[derive(Debug)]
+struct End {
     details: ProcessDetails,
     scans: Scans,
     host: HostFacts,
@@ -85,20 +112,62 @@ struct Rear {
     buffer: BytesMut,
 }
 
-impl Rear {
-    fn complete(&mut self, mut event: Event) {
-        self.details.complete(&mut event);
-        event.scan = self.scans.note(&event);
-        let verdict = cause::classify(&event, &self.host);
+impl End {
+    fn take(&mut self, paired: Paired) {
+        match paired {
+            Paired::Single(mut event) => {
+                self.details.complete(&mut event);
+                event.scan = self.scans.note(&event);
+                let verdict = cause::classify(&event, &self.host);
+                self.show(&event, &verdict);
+            }
+            Paired::Both { sent, received } => self.show_both(sent, received),
+        }
+    }
+
+    /// Each end learns of the other. The sender's cause is decided first: that the other end was
+    /// reset tells nothing about why.
+    fn show_both(&mut self, mut sent: Event, mut received: Event) {
+        // The end with an owner first: its place may name the namespace of both.
+        if sent.owner.is_some() {
+            self.details.complete(&mut sent);
+            self.details.complete(&mut received);
+        } else {
+            self.details.complete(&mut received);
+            self.details.complete(&mut sent);
+        }
+        sent.scan = self.scans.note(&sent);
+        let why = cause::classify(&sent, &self.host);
+        received.peer = Some(Box::new(Peer {
+            owner: sent.owner.clone(),
+            actor: sent.actor.clone(),
+            cause: why.id.name(),
+        }));
+        let effect = cause::classify(&received, &self.host);
+        sent.peer = Some(Box::new(Peer {
+            owner: received.owner.clone(),
+            actor: received.actor.clone(),
+            cause: effect.id.name(),
+        }));
+        if sent.time_ns <= received.time_ns {
+            self.show(&sent, &why);
+            self.show(&received, &effect);
+        } else {
+            self.show(&received, &effect);
+            self.show(&sent, &why);
+        }
+    }
+
+    fn show(&mut self, event: &Event, verdict: &Verdict) {
         self.tally.causes.add(event.direction, verdict.id);
         if event.direction == Direction::Sent
             && let Some(netns) = event.netns
         {
             *self.tally.sent_by_netns.entry(netns).or_default() += 1;
         }
-        if self.tally.shown < self.most && self.filter.matches(&event, &verdict) {
+        if self.tally.shown < self.most && self.filter.matches(event, verdict) {
             self.tally.shown += 1;
-            self.sink.event(&mut self.buffer, &event, &verdict);
+            self.sink.event(&mut self.buffer, event, verdict);
         } else {
             self.tally.filtered += 1;
         }
@@ -110,6 +179,7 @@ impl Pipeline {
     pub fn new(
         interpreter: Interpreter,
         snapshot: Holders,
+        listeners: Listeners,
         host: HostFacts,
         filter: Filter,
         sink: Sink,
@@ -117,16 +187,20 @@ impl Pipeline {
     ) -> Self {
         Self {
             interpreter,
-            owners: Owners::new(snapshot, Procfs),
+            owners: Owners::new(snapshot, listeners, Procfs),
+            seen_to_ns: 0,
             rear: Rear {
-                details: ProcessDetails::default(),
-                scans: Scans::default(),
-                host,
-                filter,
-                sink,
-                tally: Tally::default(),
-                most,
-                buffer: BytesMut::new(),
+                pairs: Pairs::default(),
+                end: End {
+                    details: ProcessDetails::watch(),
+                    scans: Scans::default(),
+                    host,
+                    filter,
+                    sink,
+                    tally: Tally::default(),
+                    most,
+                    buffer: BytesMut::new(),
+                },
             },
         }
     }
@@ -141,19 +215,38 @@ impl Pipeline {
             Ok(record) => {
                 let observation = self.interpreter.interpret(record);
                 let rear = &mut self.rear;
+                if let Observation::Reset(sighting) = &observation {
+                    self.seen_to_ns = sighting.monotonic_ns;
+                    rear.pairs.expect(&sighting.event);
+                    rear.end.details.learn(&sighting.event);
+                }
                 self.owners
                     .observe(observation, &mut |event| rear.complete(event));
+                for event in self.owners.take_unreceived() {
+                    rear.pairs.forget(&event);
+                }
                 Ok(())
             }
             Err(error) => {
-                self.rear.tally.undecoded += 1;
+                self.rear.end.tally.undecoded += 1;
                 Err(error)
             }
         }
     }
 
-    /// Moves on what has waited long enough at `now_ns` of `CLOCK_MONOTONIC`.
+    /// When the last reset taken in was seen, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub const fn seen_to_ns(&self) -> u64 {
+        self.seen_to_ns
+    }
+
+    /// Moves on what has waited long enough at `now_ns` of `CLOCK_MONOTONIC`, which must not be
+    /// ahead of the records that have been taken in.
     pub fn tick(&mut self, now_ns: u64) {
+        self.tick_owners(now_ns);
+        self.rear.tick(now_ns);
+    }
+
+    fn tick_owners(&mut self, now_ns: u64) {
         let rear = &mut self.rear;
         self.owners.tick(now_ns, &mut |event| rear.complete(event));
     }
@@ -173,19 +266,20 @@ impl Pipeline {
     /// Ends all waiting for a close: who still holds the socket is to be searched for now.
     pub fn hurry(&mut self) {
         // The first ends the waiting for a sign that no RST had come, the second that for a close.
-        self.tick(u64::MAX);
-        self.tick(u64::MAX);
+        self.tick_owners(u64::MAX);
+        self.tick_owners(u64::MAX);
     }
 
     /// Lets go of what still waits.
     pub fn finish(&mut self) {
         let rear = &mut self.rear;
         self.owners.finish(&mut |event| rear.complete(event));
+        rear.finish();
     }
 
     /// What went through so far.
     pub const fn tally(&self) -> &Tally {
-        &self.rear.tally
+        &self.rear.end.tally
     }
 
     /// Events that went on without waiting for their owner.
@@ -193,26 +287,31 @@ impl Pipeline {
         self.owners.overflowed()
     }
 
+    /// Listeners that were not remembered.
+    pub fn forgotten_listeners(&self) -> u64 {
+        self.owners.listeners_overflowed()
+    }
+
     /// Whether as many events have been shown as were asked for.
     pub const fn is_complete(&self) -> bool {
-        self.rear.tally.shown >= self.rear.most
+        self.rear.end.tally.shown >= self.rear.end.most
     }
 
     /// What is to be written.
     pub const fn buffer(&mut self) -> &mut BytesMut {
-        &mut self.rear.buffer
+        &mut self.rear.end.buffer
     }
 
     /// Writes what comes before the first event.
     pub fn begin(&mut self) {
-        let rear = &mut self.rear;
-        rear.sink.begin(&mut rear.buffer);
+        let end = &mut self.rear.end;
+        end.sink.begin(&mut end.buffer);
     }
 
     /// Writes a summary.
     pub fn summary(&mut self, summary: &Summary) {
-        let rear = &mut self.rear;
-        rear.sink.summary(&mut rear.buffer, summary);
+        let end = &mut self.rear.end;
+        end.sink.summary(&mut end.buffer, summary);
     }
 
     /// The clocks, to follow a step of the wall clock.

@@ -16,6 +16,7 @@ use rstwatch::{
         Reason, Segment, Socket, TcpFlags, TcpState, Trigger, Via,
     },
     filter::Filter,
+    owner::{details::ProcessDetails, procfs},
     sink::{
         json::Json,
         table::{Table, TableOptions},
@@ -183,4 +184,21 @@ fn an_event_is_judged_and_printed_without_allocating() {
     // The first event of a second works out the date, which may allocate.
     run(&events);
     assert_eq!(allocations(|| run(&events)), 0);
+}
+
+#[test]
+fn a_known_process_is_looked_up_without_allocating() {
+    let [_, mut event, ..] = events();
+    let owner = event.owner.as_mut().expect("an owner");
+    owner.process = procfs::read_process(std::process::id()).expect("this process");
+    event.netns = rstwatch::netns::inode_of("/proc/self/ns/net".as_ref()).ok();
+    let mut details = ProcessDetails::watch();
+    details.complete(&mut event);
+    assert!(
+        event
+            .owner
+            .as_ref()
+            .is_some_and(|owner| owner.process.exe.is_some())
+    );
+    assert_eq!(allocations(|| details.complete(&mut event)), 0);
 }

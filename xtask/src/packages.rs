@@ -1,4 +1,5 @@
-//! The programs that the tests use: they make resets with real servers and real packet filters.
+//! The programs that the tests use: they make resets with real servers, containers and packet
+//! filters.
 
 use anyhow::{Result, bail};
 
@@ -31,7 +32,7 @@ impl Program {
     }
 }
 
-const PROGRAMS: [Program; 8] = [
+const PROGRAMS: [Program; 11] = [
     Program::new("ip", "iproute2"),
     Program::new("nft", "nftables"),
     Program::serving("nginx", "nginx-light"),
@@ -40,6 +41,9 @@ const PROGRAMS: [Program; 8] = [
     Program::new("curl", "curl"),
     Program::new("tmux", "tmux"),
     Program::new("pgrep", "procps"),
+    Program::new("crun", "crun"),
+    Program::new("runc", "runc"),
+    Program::new("busybox", "busybox-static"),
 ];
 
 /// Installs what the tests lack.

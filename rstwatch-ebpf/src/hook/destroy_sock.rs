@@ -3,12 +3,12 @@
 
 use aya_ebpf::EbpfContext;
 use rstwatch_common::{
-    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, Tuple},
+    entry::{MARK_AWAIT_CLOSE, MARK_RESET, Tuple},
     record::{Closed, KIND_CLOSED},
     stats::Stat,
 };
 
-use super::{NO_WAKEUP, fill_header, lost};
+use super::{NO_WAKEUP, fill_header, lost, state::SYN_SENT};
 use crate::{
     maps,
     memory::{KernelPtr, Memory},
@@ -25,11 +25,13 @@ pub fn destroy_sock<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
         return;
     };
     // SAFETY: the map gave the pointer; a socket is destroyed once.
-    let (marks, closed_ns) = unsafe { ((*entry).marks, (*entry).closed_ns) };
+    let (marks, closed_ns, prev_state) =
+        unsafe { ((*entry).marks, (*entry).closed_ns, (*entry).prev_state) };
     if marks & MARK_AWAIT_CLOSE != 0 {
         report_closer::<M, C>(ctx, sock as u64);
     }
-    if closed_ns != 0 || marks & MARK_MAYBE_DATA != 0 {
+    // A refused connect has nothing that a later segment could be for.
+    if closed_ns != 0 || (marks & MARK_RESET != 0 && prev_state != SYN_SENT) {
         let mut tuple = Tuple {
             local: [0; 16],
             remote: [0; 16],

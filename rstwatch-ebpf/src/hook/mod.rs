@@ -65,6 +65,14 @@ unsafe fn copy_entry(to: *mut SocketEntry, from: *const SocketEntry) {
     unsafe { *to = *from };
 }
 
+/// Whether the close of a reset socket is worth waiting for: it names whoever held the socket last,
+/// which may be another process than the one that opened it. A listener outlives the resets that it
+/// draws; and a refused connect belongs to whoever connects, so that a storm of them costs no more.
+#[inline(always)]
+fn awaits_close(held: bool, state: u8) -> bool {
+    held && state != state::LISTEN && state != state::SYN_SENT
+}
+
 /// Counts a reset whose detail found no room in the ring.
 #[inline(always)]
 fn lost<C: aya_ebpf::EbpfContext>(ctx: &C, stat: Stat) {

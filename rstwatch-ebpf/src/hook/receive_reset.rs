@@ -3,13 +3,13 @@
 
 use aya_ebpf::EbpfContext;
 use rstwatch_common::{
-    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry, VIA_NONE},
+    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry},
     record::{KIND_RECEIVED, Reset, SOCK_HELD, SocketReset},
     stats::Stat,
 };
 
 use super::{
-    NO_WAKEUP, copy_entry, fill_header, lost,
+    NO_WAKEUP, awaits_close, copy_entry, fill_header, lost,
     state::{CLOSE_WAIT, CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK},
 };
 use crate::{
@@ -63,7 +63,8 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
         (*reset).substate = 0;
         (*reset).flags = 0;
         (*reset).pad = 0;
-        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp);
+        let now_ns = (*reset).header.time_ns;
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state, now_ns);
         match entry {
             Some(entry) => copy_entry(&raw mut (*record).entry, entry),
             None => (*record).entry = SocketEntry::EMPTY,
@@ -91,7 +92,7 @@ fn mark<C: EbpfContext>(
     if let Some(entry) = maps::socket(sock) {
         // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
         unsafe {
-            if held && (*entry).via == VIA_NONE {
+            if awaits_close(held, state) {
                 marks |= MARK_AWAIT_CLOSE;
             }
             (*entry).marks |= marks;
@@ -99,7 +100,7 @@ fn mark<C: EbpfContext>(
         }
         return Some(entry);
     }
-    if held {
+    if awaits_close(held, state) {
         marks |= MARK_AWAIT_CLOSE;
     } else if !maybe_data {
         // Nobody holds it and no second hook follows: there is nothing to remember.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_stack};
 use rstwatch_common::{
-    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry, VIA_NONE},
+    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry},
     record::{
         ActiveReset, HAS_REASON, KIND_ACTIVE_RESET, KIND_LATE_RESET, KIND_SEGMENT_RESET,
         KIND_SOCKET_RESET, LateReset, Reset, STACK_FRAMES, SegmentReset, SocketReset,
@@ -11,8 +11,8 @@ use rstwatch_common::{
 };
 
 use super::{
-    NO_WAKEUP, copy_entry, fill_header, lost,
-    state::{LISTEN, NEW_SYN_RECV, TIME_WAIT},
+    NO_WAKEUP, awaits_close, copy_entry, fill_header, lost,
+    state::{CLOSE, LISTEN, NEW_SYN_RECV, TIME_WAIT},
 };
 use crate::{
     globals::offset_of_field,
@@ -133,7 +133,8 @@ fn answer<M: Memory, C: EbpfContext>(
         fill_reset::<M>(reset, sock as u64, skb, reason, state);
         (*reset).header.kind = KIND_SOCKET_RESET;
         (*reset).tuple.netns = socket::netns::<M>(sock);
-        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp);
+        let now_ns = (*reset).header.time_ns;
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state, now_ns);
         let mut entry = mark::<M, C>(ctx, sock, state);
         if entry.is_none() {
             // A reset orphan is destroyed before its RST goes out: then the history knows it.
@@ -181,7 +182,8 @@ fn active<M: Memory, C: EbpfContext>(
         (*reset).state = state;
         (*reset).substate = 0;
         (*reset).pad = 0;
-        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp);
+        let now_ns = (*reset).header.time_ns;
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state, now_ns);
         match mark::<M, C>(ctx, sock, state) {
             Some(entry) => copy_entry(&raw mut (*record).entry, entry),
             None => (*record).entry = SocketEntry::EMPTY,
@@ -264,15 +266,16 @@ fn mark<M: Memory, C: EbpfContext>(
         unsafe {
             if state != LISTEN {
                 (*entry).marks |= MARK_RESET;
-                if held && (*entry).via == VIA_NONE {
+                // In CLOSE with a known closer the socket is being closed right now.
+                let closing = state == CLOSE && (*entry).closer.is_known();
+                if awaits_close(held, state) && !closing {
                     (*entry).marks |= MARK_AWAIT_CLOSE;
                 }
             }
         }
         return Some(entry);
     }
-    // A listener outlives the resets that it draws.
-    if !held || state == LISTEN {
+    if !awaits_close(held, state) {
         return None;
     }
     let mut entry = SocketEntry::EMPTY;

@@ -5,18 +5,26 @@
 //! connection that nothing is known about.
 
 use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns};
-use rstwatch_common::entry::{
-    MARK_RESET, SocketEntry, Tuple, VIA_CLOSE, VIA_CONNECT, VIA_LISTEN, VIA_NONE,
+use rstwatch_common::{
+    entry::{
+        MARK_ABORTED, MARK_RESET, SocketEntry, Tuple, VIA_CLOSE, VIA_CONNECT, VIA_LISTEN, VIA_NONE,
+    },
+    record::{KIND_LISTEN, KIND_LISTEN_END, Listener},
+    stats::Stat,
 };
 
-use super::state::{
-    CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
+use super::{
+    NO_WAKEUP, fill_header, lost,
+    state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
 };
 use crate::{
     maps,
     memory::{KernelPtr, Memory},
     socket, task,
 };
+
+/// `sk_err` of a connection that a retransmission, probe or user timeout ended.
+const ETIMEDOUT: u32 = 110;
 
 /// The hook. `old` and `new` are TCP states; `sock` is a full socket of any inet protocol.
 #[inline(always)]
@@ -27,11 +35,17 @@ pub fn set_state<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: i32, 
     }
     match (old, new) {
         (CLOSE, SYN_SENT) => opened::<M, C>(ctx, sock, VIA_CONNECT),
-        (CLOSE, LISTEN) => opened::<M, C>(ctx, sock, VIA_LISTEN),
+        (CLOSE, LISTEN) => {
+            opened::<M, C>(ctx, sock, VIA_LISTEN);
+            report_listener::<M, C>(ctx, sock, KIND_LISTEN);
+        }
         (_, FIN_WAIT1 | LAST_ACK) => closed::<M, C>(ctx, sock, old),
         (ESTABLISHED | SYN_SENT | SYN_RECV | CLOSE_WAIT, CLOSE) => aborted::<M, C>(ctx, sock, old),
-        (LISTEN, CLOSE) => closed::<M, C>(ctx, sock, old),
-        (_, CLOSE) => ended(sock, old),
+        (LISTEN, CLOSE) => {
+            closed::<M, C>(ctx, sock, old);
+            report_listener::<M, C>(ctx, sock, KIND_LISTEN_END);
+        }
+        (_, CLOSE) => ended::<M>(sock, old),
         _ => {}
     }
 }
@@ -79,61 +93,113 @@ fn closed<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
 #[inline(always)]
 fn aborted<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
     // SAFETY: the hook's socket is full and not null.
-    let (tcp, closing) = unsafe {
+    let (tcp, closing, error) = unsafe {
         if !socket::is_tcp::<M>(sock) {
             return;
         }
-        (M::tcp_sock(sock), socket::is_closing::<M>(sock))
+        (
+            M::tcp_sock(sock),
+            socket::is_closing::<M>(sock),
+            socket::error::<M>(sock),
+        )
     };
     if tcp.is_null() {
         return;
     }
+    // What still comes for it draws a reset; its process may close it much later, or has already.
+    let timed_out = error == ETIMEDOUT;
     if let Some(entry) = maps::socket(sock as u64) {
         // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
         unsafe {
+            note_end(entry, old, error);
             if closing {
                 set_closer::<M>(entry, old);
-                remember_abort::<M, C>(ctx, sock, tcp, entry);
-            } else if (*entry).marks & MARK_RESET == 0 {
-                (*entry).prev_state = old;
+                (*entry).marks |= MARK_ABORTED;
+            }
+            if closing || timed_out {
+                remember_now::<M, C>(ctx, sock, tcp, entry);
             }
         }
     } else {
         let mut entry = SocketEntry::EMPTY;
-        entry.prev_state = old;
-        if closing {
-            // SAFETY: `entry` is ours.
-            unsafe {
+        // SAFETY: `entry` is ours.
+        unsafe {
+            note_end(&raw mut entry, old, error);
+            if closing {
                 set_closer::<M>(&raw mut entry, old);
-                remember_abort::<M, C>(ctx, sock, tcp, &raw const entry);
+                entry.marks |= MARK_ABORTED;
+            }
+            if closing || timed_out {
+                remember_now::<M, C>(ctx, sock, tcp, &raw const entry);
             }
         }
         maps::remember(ctx, sock as u64, &entry);
     }
 }
 
-/// The end of a connection that both sides closed, or of one reset while closing.
+/// The end of a connection that both sides closed, or of one that ended while it was closing.
 #[inline(always)]
-fn ended(sock: KernelPtr, old: u8) {
+fn ended<M: Memory>(sock: KernelPtr, old: u8) {
     if let Some(entry) = maps::socket(sock as u64) {
-        // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
-        unsafe {
-            if (*entry).marks & MARK_RESET == 0 {
-                (*entry).prev_state = old;
-            }
-        }
+        // SAFETY: the map gave the pointer, whose key is a socket of ours; the socket's lock keeps
+        // other writers off.
+        unsafe { note_end(entry, old, socket::error::<M>(sock)) };
     }
 }
 
-/// Remembers an aborted connection now: `tcp_disconnect` clears the remote port before the socket
-/// is destroyed, and segments that were on their way draw resets of their own.
+/// Notes the state before CLOSE, unless a reset has noted it already, and the error.
+///
+/// # Safety
+///
+/// `entry` must be valid for reads and writes.
+#[inline(always)]
+unsafe fn note_end(entry: *mut SocketEntry, old: u8, error: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*entry).marks & MARK_RESET == 0 {
+            (*entry).prev_state = old;
+        }
+        (*entry).error = error as u16;
+    }
+}
+
+/// Tells user space that a listener begins or ends. Rare, and in the process's own context.
+#[inline(always)]
+fn report_listener<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, kind: u16) {
+    // SAFETY: the hook's socket is full and not null.
+    let tcp = unsafe {
+        if !socket::is_tcp::<M>(sock) {
+            return;
+        }
+        M::tcp_sock(sock)
+    };
+    if tcp.is_null() {
+        return;
+    }
+    let Some(mut slot) = maps::EVENTS.reserve::<Listener>(0) else {
+        lost(ctx, Stat::LostListener);
+        return;
+    };
+    let record = slot.as_mut_ptr();
+    // SAFETY: the ring gave room for a whole record; every field is written.
+    unsafe {
+        fill_header(&raw mut (*record).header, kind, sock as u64);
+        socket::fill_tuple::<M>(&raw mut (*record).tuple, sock, tcp);
+        task::fill_current::<M>(&raw mut (*record).task);
+    }
+    slot.submit(NO_WAKEUP);
+}
+
+/// Puts a connection into the history now: `tcp_disconnect` clears the remote port before the
+/// socket is destroyed, a timed-out one may be held for long, and segments that were on their way
+/// draw resets of their own.
 ///
 /// # Safety
 ///
 /// `sock` must be a non-null full socket argument of the hook, `tcp` its `tcp_sock`, `entry` valid
 /// for reads.
 #[inline(always)]
-unsafe fn remember_abort<M: Memory, C: EbpfContext>(
+unsafe fn remember_now<M: Memory, C: EbpfContext>(
     ctx: &C,
     sock: KernelPtr,
     tcp: KernelPtr,

@@ -1,29 +1,36 @@
 //! Whose socket it was: joins resets with what tells the owner later than the reset itself.
 //!
-//! The kernel side names the owner of a socket that connected, listened or closed. For the others
-//! there are, in this order, what existed before the start (the [`snapshot`](procfs)), the process
-//! that closes the reset socket a moment later, and a search of `/proc`. An owner that none of them
-//! gives stays unknown: it is never guessed.
+//! The kernel side names who connected, listened or closed, and the [snapshot](procfs) who held
+//! what existed before the start. But a socket can be passed on, inherited or accepted unseen. So
+//! while a process holds the reset socket the event waits a moment for its close, which names
+//! whoever held it last; a process that holds on to it, and all holders of one that is shared, are
+//! searched for in `/proc`, where the socket still is. What none of these tells stays unknown: it
+//! is never guessed.
 //!
 //! [`Owners`] is a state machine without I/O: time, found processes and the question whether a
-//! process still lives come from outside. [`procfs`] does the reading, [`details`] adds what
-//! `/proc` knows about a process, [`place`] reads cgroup paths.
+//! process still lives come from outside. [`listeners`] remembers who listens and listened,
+//! [`procfs`] does the reading. [`details`] adds where the owner lives: [`place`] reads cgroup
+//! paths, [`cgroup`] finds them by the socket's cgroup, and [`namespace`] names network namespaces.
 
+pub mod cgroup;
 pub mod details;
+pub mod listeners;
+pub mod namespace;
 pub mod place;
 pub mod procfs;
+mod recent;
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::{
     event::{Direction, Event, Owner, Process, Trigger, Via},
-    interpret::{Observation, Sighting},
-    owner::procfs::Holders,
+    interpret::{Observation, Sighting, prefer_known},
+    owner::{listeners::Listeners, procfs::Holders},
 };
 
 /// How long a received reset waits for the sign that it was none, in nanoseconds. The two hooks run
-/// in the same softirq, microseconds apart; the rest is for a reader that stops in between.
-const MAYBE_DATA_NS: u64 = 20_000_000;
+/// in the same softirq, microseconds apart.
+const MAYBE_DATA_NS: u64 = 5_000_000;
 
 /// How long an event waits for its socket to be closed, in nanoseconds. An application that is told
 /// of a reset closes the socket at once; one that is busy is found through `/proc`.
@@ -54,6 +61,8 @@ struct Held {
     sighting: Sighting,
     waiting: Waiting,
     deadline_ns: u64,
+    /// Who closed the socket while its holders were searched for.
+    closer: Option<Process>,
 }
 
 /// Joins resets with their owners.
@@ -61,25 +70,30 @@ struct Held {
 pub struct Owners<L> {
     liveness: L,
     snapshot: Holders,
+    listeners: Listeners,
     held: HashMap<u64, Vec<Held>>,
     waiting: usize,
     /// No event's deadline is earlier.
     next_deadline_ns: u64,
     /// Inodes to search for.
     wanted: BTreeSet<u64>,
+    /// Events of resets that had not been received.
+    unreceived: Vec<Event>,
     overflowed: u64,
 }
 
 impl<L: Liveness> Owners<L> {
-    /// With the sockets that processes held at the start.
-    pub fn new(snapshot: Holders, liveness: L) -> Self {
+    /// With the sockets that processes held, and the listeners that there were, at the start.
+    pub fn new(snapshot: Holders, listeners: Listeners, liveness: L) -> Self {
         Self {
             liveness,
             snapshot,
+            listeners,
             held: HashMap::new(),
             waiting: 0,
             next_deadline_ns: u64::MAX,
             wanted: BTreeSet::new(),
+            unreceived: Vec::new(),
             overflowed: 0,
         }
     }
@@ -87,6 +101,11 @@ impl<L: Liveness> Owners<L> {
     /// Events that went on without waiting for their owner, because too many waited.
     pub fn overflowed(&self) -> u64 {
         self.overflowed
+    }
+
+    /// Listeners that were not remembered, because there were too many.
+    pub fn listeners_overflowed(&self) -> u64 {
+        self.listeners.overflowed()
     }
 
     /// When [`Self::tick`] has something to do, in nanoseconds of `CLOCK_MONOTONIC`.
@@ -111,10 +130,17 @@ impl<L: Liveness> Owners<L> {
                 }
             }
             Observation::Closed { sock, closer } => self.closed(sock, closer.as_ref(), out),
+            Observation::Listener(listener) => self.listeners.observe(listener),
         }
     }
 
-    /// Moves on what has waited long enough.
+    /// The events that were dropped since the last call: no RST had come.
+    pub fn take_unreceived(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.unreceived)
+    }
+
+    /// Moves on what has waited long enough. `now_ns` must not be ahead of the records that have
+    /// been taken in: the one that is waited for could be among those that have not.
     pub fn tick(&mut self, now_ns: u64, out: &mut impl FnMut(Event)) {
         if self.waiting == 0 || now_ns < self.next_deadline_ns {
             return;
@@ -127,7 +153,7 @@ impl<L: Liveness> Owners<L> {
                     self.wanted.insert(inode(&held.sighting.event));
                     self.hold(held.sighting, Waiting::Search, u64::MAX, out);
                 }
-                Waiting::Close | Waiting::Search => out(held.sighting.event),
+                Waiting::Close | Waiting::Search => self.release(held, out),
             }
         }
     }
@@ -149,7 +175,18 @@ impl<L: Liveness> Owners<L> {
         });
         for mut held in answered {
             let event = &mut held.sighting.event;
-            event.owner = holders.owner(inode(event), Via::Procfs);
+            let inode = inode(event);
+            let Some(found) = holders.owner(inode, Via::Procfs) else {
+                self.release(held, out);
+                continue;
+            };
+            event.owner = Some(match event.owner.take() {
+                Some(known) if holders.holds(inode, &known.process) => Owner {
+                    holders: found.holders,
+                    ..known
+                },
+                _ => found,
+            });
             out(held.sighting.event);
         }
     }
@@ -163,7 +200,7 @@ impl<L: Liveness> Owners<L> {
                 sighting.await_close = false;
                 self.seek(sighting, out);
             } else {
-                out(held.sighting.event);
+                self.release(held, out);
             }
         }
     }
@@ -171,9 +208,12 @@ impl<L: Liveness> Owners<L> {
     /// A received reset for this socket was none: the host's own RST came next.
     fn drop_unreceived(&mut self, sock: u64) {
         if let Some(list) = self.held.get_mut(&sock) {
-            let before = list.len();
-            list.retain(|held| held.waiting != Waiting::Answer);
-            self.waiting -= before - list.len();
+            let before = self.unreceived.len();
+            self.unreceived.extend(
+                list.extract_if(.., |held| held.waiting == Waiting::Answer)
+                    .map(|held| held.sighting.event),
+            );
+            self.waiting -= self.unreceived.len() - before;
             if list.is_empty() {
                 self.held.remove(&sock);
             }
@@ -183,17 +223,59 @@ impl<L: Liveness> Owners<L> {
     /// Finds the owner, or holds the event until it can be found.
     fn seek(&mut self, mut sighting: Sighting, out: &mut impl FnMut(Event)) {
         let event = &mut sighting.event;
-        let inode = inode(event);
-        if event.owner.is_none() && inode != 0 && !is_kernel_owned(event) {
-            event.owner = self
-                .snapshot
-                .owner(inode, Via::Snapshot)
-                .filter(|owner| self.liveness.is_alive(&owner.process));
-        }
-        if event.owner.is_none() && sighting.await_close && !is_kernel_owned(event) {
-            self.hold(sighting, Waiting::Close, AWAIT_CLOSE_NS, out);
-        } else {
+        if is_kernel_owned(event) {
+            event.owner = None;
             out(sighting.event);
+            return;
+        }
+        let inode = inode(event);
+        if event.owner.is_none() && inode != 0 {
+            event.owner = self.snapshot.owner(inode, Via::Snapshot);
+        }
+        self.ask_listeners(event, sighting.monotonic_ns);
+        if !sighting.await_close {
+            // Nothing else will tell whether who held it at the start still does.
+            if let Some(owner) = &event.owner
+                && owner.via == Via::Snapshot
+                && !self.liveness.is_alive(&owner.process)
+            {
+                event.owner = None;
+            }
+            out(sighting.event);
+        } else if sighting.shared && inode != 0 {
+            self.wanted.insert(inode);
+            self.hold(sighting, Waiting::Search, u64::MAX, out);
+        } else {
+            self.hold(sighting, Waiting::Close, AWAIT_CLOSE_NS, out);
+        }
+    }
+
+    /// What the listener on the port tells: about a segment that met no connection, and about a
+    /// connection that nobody has accepted.
+    fn ask_listeners(&self, event: &mut Event, now_ns: u64) {
+        let Some(netns) = event.netns else {
+            return;
+        };
+        match &event.socket {
+            None if event.direction == Direction::Sent && event.owner.is_none() => {
+                event.listener = self
+                    .listeners
+                    .find(netns, event.local, now_ns)
+                    .map(Box::new);
+            }
+            // Neither held nor given up: it waits to be accepted.
+            Some(socket) if !socket.held && !socket.orphan && event.owner.is_none() => {
+                event.listener = self
+                    .listeners
+                    .find(netns, event.local, now_ns)
+                    .map(Box::new);
+                event.owner = event.listener.as_ref().map(|listener| Owner {
+                    process: listener.process.clone(),
+                    via: Via::Listener,
+                    holders: Vec::new(),
+                });
+            }
+            _ => {}
         }
     }
 
@@ -203,22 +285,35 @@ impl<L: Liveness> Owners<L> {
         };
         self.waiting -= list.len();
         for mut held in list {
-            if held.sighting.event.owner.is_none() {
-                held.sighting.event.owner = closer.map(|process| Owner {
-                    process: process.clone(),
-                    via: Via::Close,
-                    holders: Vec::new(),
-                });
-            }
-            held.sighting.await_close = false;
-            if held.waiting == Waiting::Answer {
-                // The socket can go before the RST that shows that none was received.
-                self.waiting += 1;
-                self.held.entry(sock).or_default().push(held);
-            } else {
-                out(held.sighting.event);
+            held.closer = closer.cloned();
+            match held.waiting {
+                Waiting::Close => self.release(held, out),
+                // The socket can go before the RST that shows that none was received; and a search
+                // under way tells more than the close.
+                Waiting::Answer | Waiting::Search => {
+                    held.sighting.await_close = false;
+                    held.sighting.event.owner =
+                        with_closer(held.sighting.event.owner.take(), held.closer.clone());
+                    self.waiting += 1;
+                    self.held.entry(sock).or_default().push(held);
+                }
             }
         }
+    }
+
+    /// Lets an event go on with the owner that is known by now.
+    fn release(&self, held: Held, out: &mut impl FnMut(Event)) {
+        let Held {
+            mut sighting,
+            closer,
+            ..
+        } = held;
+        let nobody_closed = closer.is_none();
+        sighting.event.owner = with_closer(sighting.event.owner.take(), closer).filter(|owner| {
+            // It neither closed the socket nor was found to hold it: then it must at least live.
+            !nobody_closed || owner.via == Via::Close || self.liveness.is_alive(&owner.process)
+        });
+        out(sighting.event);
     }
 
     fn hold(
@@ -240,6 +335,7 @@ impl<L: Liveness> Owners<L> {
             sighting,
             waiting,
             deadline_ns,
+            closer: None,
         });
     }
 
@@ -258,6 +354,14 @@ impl<L: Liveness> Owners<L> {
         self.next_deadline_ns = next;
         taken.sort_by_key(|held| held.sighting.monotonic_ns);
         taken
+    }
+}
+
+/// Whoever closed the socket held it last, even when another process had opened it.
+fn with_closer(known: Option<Owner>, closer: Option<Process>) -> Option<Owner> {
+    match closer {
+        Some(closer) => Some(prefer_known(known, closer, Via::Close)),
+        None => known,
     }
 }
 

@@ -1,19 +1,18 @@
 //! Reading `/proc`: which processes hold which sockets, and whether a process still lives.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    fs,
-    path::Path,
+    collections::{BTreeSet, HashMap, HashSet},
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    net::IpAddr,
+    path::{Path, PathBuf},
 };
 
 use crate::{
-    event::{Comm, Owner, Process, Via},
-    owner::Liveness,
+    event::{Comm, Endpoint, Owner, Process, Via},
+    netns,
+    owner::{Liveness, listeners::Listeners},
 };
-
-/// Nanoseconds in a tick of the times in `/proc` (`USER_HZ` is 100 on every architecture that
-/// rstwatch runs on).
-const TICK_NS: u64 = 10_000_000;
 
 /// Which processes hold which sockets, by the inode of the socket's file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +31,17 @@ impl Holders {
         self.processes
             .entry(process.pid)
             .or_insert_with(|| process.clone());
+    }
+
+    /// Whether this process is among the holders of the socket with this inode.
+    pub fn holds(&self, inode: u64, process: &Process) -> bool {
+        self.by_inode
+            .get(&inode)
+            .is_some_and(|pids| pids.contains(&process.pid))
+            && self
+                .processes
+                .get(&process.pid)
+                .is_some_and(|known| known.is_same(process))
     }
 
     /// How many sockets are known.
@@ -69,19 +79,12 @@ impl Holders {
 /// meanwhile, or that may not be looked at, are passed over.
 pub fn find_holders(wanted: Option<&BTreeSet<u64>>) -> Holders {
     let mut holders = Holders::default();
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return holders;
-    };
-    for entry in entries.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        let inodes = socket_inodes(&entry.path(), wanted);
+    for path in processes() {
+        let inodes = socket_inodes(&path, wanted);
         if !inodes.is_empty()
+            && let Some(pid) = path
+                .file_name()
+                .and_then(|name| name.to_str()?.parse().ok())
             && let Some(process) = read_process(pid)
         {
             for inode in inodes {
@@ -90,6 +93,75 @@ pub fn find_holders(wanted: Option<&BTreeSet<u64>>) -> Holders {
         }
     }
     holders
+}
+
+/// Who listens where, in every network namespace that a process lives in. Listeners whose holder
+/// is not in `holders` are passed over.
+pub fn find_listeners(holders: &Holders) -> Listeners {
+    let mut listeners = Listeners::default();
+    let mut seen = HashSet::new();
+    for process in processes() {
+        let Ok(netns) = netns::inode_of(&process.join("ns/net")) else {
+            continue;
+        };
+        if !seen.insert(netns) {
+            continue;
+        }
+        for table in ["net/tcp", "net/tcp6"] {
+            let Ok(file) = File::open(process.join(table)) else {
+                continue;
+            };
+            // The kernel lists listeners before connections (`tcp_seek_last_pos`,
+            // `net/ipv4/tcp_ipv4.c`), of which there may be very many.
+            let lines = BufReader::new(file).lines().map_while(Result::ok).skip(1);
+            for (local, inode) in lines.map_while(|line| parse_listener(&line)) {
+                if let Some(owner) = holders.owner(inode, Via::Snapshot) {
+                    listeners.add_existing(netns, local, owner.process);
+                }
+            }
+        }
+    }
+    listeners
+}
+
+/// Address, port and inode of a line of `/proc/net/tcp` or `/proc/net/tcp6` that is a listener's.
+fn parse_listener(line: &str) -> Option<(Endpoint, u64)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (local, _remote, state) = (fields.nth(1)?, fields.next()?, fields.next()?);
+    if state != "0A" {
+        return None;
+    }
+    let inode = fields.nth(5)?.parse().ok()?;
+    let (addr, port) = local.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    // Each word is printed as a number that lies in memory in network byte order.
+    let mut bytes = Vec::with_capacity(16);
+    for word in addr.as_bytes().chunks(8) {
+        let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    let addr = match bytes.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
+        16 => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?).to_canonical(),
+        _ => return None,
+    };
+    Some((Endpoint { addr, port }, inode))
+}
+
+/// The directories of all processes.
+fn processes() -> impl Iterator<Item = PathBuf> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| {
+            entry
+                .file_name()
+                .as_encoded_bytes()
+                .iter()
+                .all(u8::is_ascii_digit)
+        })
+        .map(|entry| entry.path())
 }
 
 /// Inodes of the sockets among the open files of the process at `process`.
@@ -127,7 +199,7 @@ pub fn read_process(pid: u32) -> Option<Process> {
         .and_then(|status| parse_uid(&status));
     Some(Process {
         pid,
-        start_ns: Some(start_ticks.saturating_mul(TICK_NS)),
+        start_ns: Some(start_ticks.saturating_mul(Process::TICK_NS)),
         comm: Comm::from_text(comm),
         uid,
         exe: None,
@@ -163,17 +235,8 @@ pub struct Procfs;
 
 impl Liveness for Procfs {
     fn is_alive(&self, process: &Process) -> bool {
-        read_process(process.pid).is_some_and(|now| is_same(&now, process))
+        read_process(process.pid).is_some_and(|now| now.is_same(process))
     }
-}
-
-/// Whether two readings are of one process: same PID and same start, as exactly as `/proc` tells.
-pub fn is_same(a: &Process, b: &Process) -> bool {
-    a.pid == b.pid
-        && match (a.start_ns, b.start_ns) {
-            (Some(a), Some(b)) => a / TICK_NS == b / TICK_NS,
-            _ => false,
-        }
 }
 
 #[cfg(test)]
@@ -181,6 +244,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::fixture;
 
     #[test]
     fn a_name_may_hold_parentheses_and_spaces() {
@@ -197,6 +261,33 @@ mod tests {
         assert_eq!(parse_socket_link("pipe:[42]"), None);
         assert_eq!(parse_socket_link("/tmp/socket:[42]"), None);
         assert_eq!(parse_socket_link("socket:[x]"), None);
+    }
+
+    #[test]
+    fn listeners_are_read_from_the_kernels_tables() {
+        let v4 = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     \
+                  0        0 4711 1 0000000000000000 100 0 0 10 0";
+        assert_eq!(
+            parse_listener(v4),
+            Some((fixture::endpoint("127.0.0.1", 8080), 4_711))
+        );
+        let v6 = "   1: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 \
+                  0A 00000000:00000000 00:00000000 00000000     0        0 12 1 0";
+        assert_eq!(parse_listener(v6), Some((fixture::endpoint("::1", 80), 12)));
+        assert_eq!(parse_listener(&v4.replace(" 0A ", " 01 ")), None);
+        assert_eq!(parse_listener("garbage"), None);
+    }
+
+    #[test]
+    fn this_processs_listener_is_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let local = listener.local_addr().unwrap();
+        let netns = netns::inode_of(Path::new("/proc/self/ns/net")).unwrap();
+        let found = find_listeners(&find_holders(None))
+            .find(netns, fixture::endpoint("127.0.0.1", local.port()), 0)
+            .unwrap();
+        assert_eq!(found.process.pid, std::process::id());
+        assert_eq!(found.ended, None);
     }
 
     #[test]
@@ -221,7 +312,7 @@ mod tests {
     fn a_reused_pid_is_not_the_same_process() {
         let now = read_process(std::process::id()).unwrap();
         let mut before = now.clone();
-        before.start_ns = now.start_ns.map(|start| start - TICK_NS);
+        before.start_ns = now.start_ns.map(|start| start - Process::TICK_NS);
         assert!(!Procfs.is_alive(&before));
         before.start_ns = None;
         assert!(!Procfs.is_alive(&before));

@@ -57,6 +57,7 @@ fn reset(sock: u64, direction: Direction, trigger: Trigger) -> Sighting {
         sock,
         monotonic_ns: 1_000 * MS,
         await_close: false,
+        shared: false,
         maybe_data: false,
     }
 }
@@ -81,7 +82,7 @@ struct Bench {
 impl Bench {
     fn new(snapshot: Holders, alive: bool) -> Self {
         Self {
-            owners: Owners::new(snapshot, Alive(alive)),
+            owners: Owners::new(snapshot, Listeners::default(), Alive(alive)),
             out: Vec::new(),
         }
     }
@@ -212,8 +213,9 @@ fn a_received_reset_that_a_sent_one_follows_was_none() {
         Direction::Sent,
         Trigger::Segment,
     )));
-    assert_eq!(bench.tick(19), vec![]);
-    assert_eq!(bench.tick(20), vec![(Direction::Received, None)]);
+    assert_eq!(bench.owners.take_unreceived().len(), 1);
+    assert_eq!(bench.tick(4), vec![]);
+    assert_eq!(bench.tick(5), vec![(Direction::Received, None)]);
 }
 
 #[test]
@@ -249,7 +251,7 @@ fn nothing_is_lost_at_the_end() {
     bench.observe(Observation::Reset(maybe));
     bench.observe(waiting(received(6)));
     bench.observe(waiting(received(7)));
-    bench.tick(10);
+    bench.tick(4);
     let seen = bench.run(|owners, mut out| owners.finish(&mut out));
     assert_eq!(seen.len(), 3);
     assert_eq!(bench.owners.next_deadline_ns(), None);
@@ -277,4 +279,61 @@ fn the_kernels_own_sockets_have_no_owner_and_do_not_wait() {
         bench.observe(Observation::Reset(sighting)),
         vec![(Direction::Received, None)]
     );
+}
+
+#[test]
+fn a_socket_that_was_passed_on_belongs_to_whoever_closes_it() {
+    let mut bench = bench();
+    let mut sighting = received(5);
+    sighting.event.owner = Some(Owner {
+        process: process(1),
+        via: Via::Connect,
+        holders: vec![],
+    });
+    let close = |pid| Observation::Closed {
+        sock: 5,
+        closer: Some(process(pid)),
+    };
+    bench.observe(waiting(sighting.clone()));
+    assert_eq!(
+        bench.observe(close(1)),
+        vec![(Direction::Received, Some((1, Via::Connect)))]
+    );
+    bench.observe(waiting(sighting));
+    assert_eq!(
+        bench.observe(close(2)),
+        vec![(Direction::Received, Some((2, Via::Close)))]
+    );
+}
+
+#[test]
+fn the_holders_of_a_shared_socket_are_searched_for_at_once() {
+    let mut bench = bench();
+    let mut sighting = received(5);
+    sighting.event.owner = Some(Owner {
+        process: process(4),
+        via: Via::Connect,
+        holders: vec![],
+    });
+    sighting.shared = true;
+    bench.observe(waiting(sighting));
+    let wanted = bench.owners.take_wanted().unwrap();
+    // Its close meanwhile tells less.
+    assert_eq!(
+        bench.observe(Observation::Closed {
+            sock: 5,
+            closer: Some(process(3)),
+        }),
+        vec![]
+    );
+    let mut holders = Holders::default();
+    holders.add(77, &process(3));
+    holders.add(77, &process(4));
+    let mut named = Vec::new();
+    bench.owners.found(&wanted, &holders, &mut |event| {
+        let owner = event.owner.unwrap();
+        named.push((owner.process.pid, owner.via, owner.holders));
+    });
+    assert_eq!(named.len(), 1);
+    assert_eq!(named[0].2, [3, 4]);
 }

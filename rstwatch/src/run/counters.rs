@@ -95,6 +95,11 @@ impl Baseline {
                 stat(Stat::LostClosed)?,
             ),
             lost(
+                "listener_lost",
+                "listeners not remembered, because the ring or their table was full",
+                stat(Stat::LostListener)? + pipeline.forgotten_listeners(),
+            ),
+            lost(
                 "sockets_full",
                 "sockets not remembered, because the map of live sockets was full",
                 stat(Stat::SocketsFull)?,

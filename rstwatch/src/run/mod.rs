@@ -13,6 +13,7 @@ use std::{
     fs::File,
     future::pending,
     io,
+    os::fd::AsFd as _,
     pin::Pin,
     time::{Duration, Instant},
 };
@@ -31,7 +32,7 @@ use crate::{
     clock,
     load::Tracer,
     netns,
-    output::Output,
+    output::{Output, reader_has_left},
     owner::procfs::{self, Holders},
     pipeline::Pipeline,
 };
@@ -159,10 +160,18 @@ impl Run {
     /// Reads what is there, and waits a moment when that was little. Returns whether to go on.
     /// Cancelling it where it waits loses nothing.
     async fn turn(&mut self) -> Result<bool> {
+        // Before reading, so that a record of that time is in the ring when it is found empty.
+        let now_ns = clock::monotonic_ns()?;
         let taken = self.read(RECORDS_A_TURN);
-        self.pipeline.tick(clock::monotonic_ns()?);
+        self.pipeline.tick(if taken < RECORDS_A_TURN {
+            now_ns
+        } else {
+            self.pipeline.seen_to_ns()
+        });
         self.search_on().await?;
-        self.now_and_then()?;
+        if !self.now_and_then()? {
+            return Ok(false);
+        }
         if let Some(log) = &mut self.log {
             log.print();
         }
@@ -173,7 +182,7 @@ impl Run {
             };
             room.send(self.pipeline.buffer().split().freeze());
         }
-        if self.pipeline.is_complete() {
+        if self.pipeline.is_complete() || self.output.has_ended() {
             return Ok(false);
         }
         match taken {
@@ -221,12 +230,15 @@ impl Run {
         Ok(())
     }
 
-    /// Follows the wall clock, and writes the regular summary.
-    fn now_and_then(&mut self) -> Result<()> {
+    /// Follows the wall clock, and writes the regular summary. Returns whether anybody reads it.
+    fn now_and_then(&mut self) -> Result<bool> {
         let now = Instant::now();
         if now >= self.next_clock {
             self.next_clock = now + CLOCK_EVERY;
             self.pipeline.clock().refresh()?;
+            if reader_has_left(io::stdout().as_fd()) {
+                return Ok(false);
+            }
         }
         if let (Some(next), Some(interval)) = (self.next_interval, self.options.interval)
             && now >= next
@@ -236,7 +248,7 @@ impl Run {
             let counts = netns::sent_resets();
             self.summarise(self.tracer.skipped(), &counts, &counts)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn summarise(

@@ -83,6 +83,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     };
     // After the attachment: a socket made before it is in here, one made after it is traced.
     let snapshot = procfs::find_holders(None);
+    let listeners = procfs::find_listeners(&snapshot);
     let stacks = match stacks.join() {
         Ok(Ok(stacks)) => stacks,
         Ok(Err(why)) => {
@@ -114,6 +115,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     let pipeline = Pipeline::new(
         interpreter,
         snapshot,
+        listeners,
         host,
         options.filter.clone(),
         sink(options.output),

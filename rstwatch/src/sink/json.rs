@@ -14,7 +14,9 @@ use jiff::Timestamp;
 
 use crate::{
     cause::{Verdict, catalogue, summary},
-    event::{Actor, Comm, Endpoint, Escaped, Event, Owner, Reason, Segment, Socket, TcpState},
+    event::{
+        Actor, Comm, Endpoint, Escaped, Event, Owner, Peer, Reason, Segment, Socket, TcpState,
+    },
 };
 
 const NS_PER_S: u64 = 1_000_000_000;
@@ -56,6 +58,8 @@ impl Json {
         w.or_null(event.actor.as_ref(), Writer::actor);
         w.raw(",\"netns\":");
         w.or_null(event.netns, Writer::number);
+        w.raw(",\"netns_name\":");
+        w.foreign(event.netns_name.as_deref());
         let place = event.place.as_deref();
         w.raw(",\"cgroup\":");
         w.foreign(place.and_then(|place| place.cgroup.as_deref()));
@@ -63,11 +67,17 @@ impl Json {
         w.foreign(place.and_then(|place| place.unit.as_deref()));
         w.raw(",\"container\":");
         w.foreign(place.and_then(|place| place.container.as_deref()));
+        w.raw(",\"runtime\":");
+        w.name(place.and_then(|place| place.runtime));
+        w.raw(",\"pod\":");
+        w.foreign(place.and_then(|place| place.pod.as_deref()));
         w.raw(",\"segment\":");
         w.or_null(event.segment.as_ref(), Writer::segment);
         w.raw(",\"socket\":");
         w.or_null(event.socket.as_ref(), Writer::socket);
-        w.raw(",\"peer\":null,\"cause\":");
+        w.raw(",\"peer\":");
+        w.or_null(event.peer.as_deref(), Writer::peer);
+        w.raw(",\"cause\":");
         w.cause(event, verdict);
         w.raw("}\n");
     }
@@ -250,6 +260,16 @@ impl Writer<'_> {
         self.raw("}");
     }
 
+    fn peer(&mut self, peer: &Peer) {
+        self.raw("{\"owner\":");
+        self.or_null(peer.owner.as_ref(), Self::owner);
+        self.raw(",\"actor\":");
+        self.or_null(peer.actor.as_ref(), Self::actor);
+        self.raw(",\"cause\":");
+        self.name(Some(peer.cause));
+        self.raw("}");
+    }
+
     fn segment(&mut self, segment: &Segment) {
         self.raw("{\"flags\":");
         self.string(segment.flags);
@@ -277,7 +297,11 @@ impl Writer<'_> {
         self.number(socket.unread);
         self.raw(",\"unacked\":");
         self.number(socket.unacked);
-        self.raw("}");
+        self.raw(if socket.kernel_owned {
+            ",\"kernel\":true}"
+        } else {
+            ",\"kernel\":false}"
+        });
     }
 
     fn cause(&mut self, event: &Event, verdict: &Verdict) {
@@ -380,6 +404,24 @@ mod tests {
     }
 
     #[test]
+    fn a_container_of_a_pod() {
+        let mut event = fixture::unread();
+        event.netns_name = Some("12fdc709-933e-41d0-917f-cd84de9afa94".into());
+        event.place = Some(fixture::pod().into());
+        insta::assert_snapshot!(line(&event));
+    }
+
+    #[test]
+    fn the_kernels_own_socket_says_so() {
+        let mut event = fixture::received(TcpState::Established);
+        assert_eq!(value(&event)["socket"]["kernel"], false);
+        event.owner = None;
+        event.socket.as_mut().expect("a socket").kernel_owned = true;
+        assert_eq!(value(&event)["socket"]["kernel"], true);
+        assert_eq!(value(&event)["owner"], serde_json::Value::Null);
+    }
+
+    #[test]
     fn one_holder_is_the_owner_and_is_not_listed() {
         let mut event = fixture::unread();
         event.owner.as_mut().expect("an owner").holders = vec![812];
@@ -391,6 +433,8 @@ mod tests {
         let mut event = fixture::unread();
         let owner = event.owner.as_mut().expect("an owner");
         owner.process.comm = Comm::from_text(b"\x1b[2J\"}\n\xff");
+        event.netns_name = Some("web\u{1b}".into());
+        event.place = Some(crate::owner::place::from_path("/a\n\"/b\u{7f}.service").into());
         owner.process.exe = Some("/tmp/a\"b\\c\u{202e}\u{9b}\u{7f}".into());
         let line = line(&event);
         assert!(
@@ -401,6 +445,9 @@ mod tests {
         let value = value(&event);
         assert_eq!(value["owner"]["comm"], "\\x1b[2J\"}\\n\\xff");
         assert_eq!(value["owner"]["exe"], "/tmp/a\"b\\\\c\\u{202e}\\u{9b}\\x7f");
+        assert_eq!(value["netns_name"], "web\\x1b");
+        assert_eq!(value["cgroup"], "/a\\n\"/b\\x7f.service");
+        assert_eq!(value["unit"], "b\\x7f.service");
         assert_eq!(
             value["cause"]["summary"],
             "nginx[812] closed the connection with 64 bytes still unread"

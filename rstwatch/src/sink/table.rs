@@ -13,7 +13,8 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     cause::{Confidence, Verdict, summary},
-    event::{Actor, Direction, Event, Reason, TcpState},
+    event::{Actor, Direction, Escaped, Event, Place, Reason, TcpState},
+    owner::namespace::short_id,
 };
 
 const NS_PER_S: u64 = 1_000_000_000;
@@ -30,7 +31,7 @@ const fn column(name: &'static str, width: usize, limit: usize) -> Column {
 }
 
 /// The columns of every table, and behind them those that a wide table has as well.
-const COLUMNS: [Column; 14] = [
+const COLUMNS: [Column; 15] = [
     column("TIME", 13, 13),
     column("DIR", 5, 5),
     column("PID", 6, 8),
@@ -42,7 +43,8 @@ const COLUMNS: [Column; 14] = [
     column("REASON", 25, 25),
     column("CONFIDENCE", 11, 11),
     column("VIA", 9, 9),
-    column("NETNS", 11, 11),
+    column("NETNS", 11, 17),
+    column("PLACE", 16, 28),
     column("ACTOR", 16, 26),
     column("SUMMARY", 0, 0),
 ];
@@ -115,7 +117,11 @@ impl Table {
         };
         row.cell(colour.on_default(), name);
         row.cell(Style::new(), OrDash(owner.map(|owner| owner.process.pid)));
-        row.cell(Style::new(), OrDash(owner.map(|owner| owner.process.comm)));
+        let is_kernels = event.socket.is_some_and(|socket| socket.kernel_owned);
+        match owner {
+            None if is_kernels => row.cell(Style::new(), "[kernel]"),
+            owner => row.cell(Style::new(), OrDash(owner.map(|owner| owner.process.comm))),
+        }
         row.cell(Style::new(), event.local);
         row.cell(Style::new(), event.remote);
         row.cell(Style::new(), OrDash(event.state.map(short_name)));
@@ -130,7 +136,12 @@ impl Table {
             row.cell(plain, OrDash(event.reason.map(Reason::name)));
             row.cell(plain, verdict.confidence.name());
             row.cell(plain, OrDash(owner.map(|owner| owner.via.name())));
-            row.cell(plain, OrDash(event.netns));
+            match &event.netns_name {
+                Some(name) => row.cell(plain, Escaped(name.as_bytes())),
+                None => row.cell(plain, OrDash(event.netns)),
+            }
+            let place = event.place.as_deref().and_then(place_name);
+            row.cell(plain, OrDash(place.map(|name| Escaped(name.as_bytes()))));
             row.cell(plain, OrDash(event.actor.as_ref().map(ActorName)));
             row.cell(plain, summary(event, verdict));
         }
@@ -257,6 +268,18 @@ impl fmt::Display for ActorName<'_> {
     }
 }
 
+/// Where the owner lives, in short: its unit; its container, when that has none of its own or one
+/// that is only named after it, or belongs to a pod; else its cgroup.
+fn place_name(place: &Place) -> Option<&str> {
+    let (unit, container) = (place.unit.as_deref(), place.container.as_deref());
+    let of_container =
+        |unit: &&str| place.pod.is_some() || container.is_some_and(|id| unit.contains(id));
+    unit.filter(|unit| !of_container(unit))
+        .or_else(|| container.map(short_id))
+        .or(unit)
+        .or(place.cgroup.as_deref())
+}
+
 /// The state's name; the longest and most common one as `ss` shortens it.
 const fn short_name(state: TcpState) -> &'static str {
     match state {
@@ -272,6 +295,7 @@ mod tests {
         cause::{CauseId, HostFacts, Reasons, catalogue, classify},
         event::Comm,
         fixture,
+        owner::place,
     };
 
     const HOST: HostFacts = HostFacts {
@@ -301,6 +325,8 @@ mod tests {
         let comm = Comm::from_text(b"\x1b]0;x\x07\"\r\n\xff\xc2\x9b");
         event.owner.as_mut().expect("an owner").process.comm = comm;
         event.actor.as_mut().expect("an actor").process.comm = comm;
+        event.netns_name = Some("\u{1b}[2Jweb".into());
+        event.place = Some(place::from_path("/a\n/b\u{9b}").into());
         event
     }
 
@@ -317,7 +343,36 @@ mod tests {
                 "2001:db8:1234:5678:9abc:def0:1234:5679",
             ),
             hostile(),
+            kernels_own(),
         ]
+    }
+
+    fn kernels_own() -> Event {
+        let mut event = fixture::received(TcpState::Established);
+        event.owner = None;
+        event.socket.as_mut().expect("a socket").kernel_owned = true;
+        event
+    }
+
+    #[test]
+    fn a_place_is_told_by_what_says_the_most() {
+        let id = "0123456789abcdef".repeat(4);
+        let short = "0123456789ab";
+        let cases = [
+            ("/system.slice/nginx.service".to_owned(), "nginx.service"),
+            (format!("/system.slice/docker-{id}.scope"), short),
+            (format!("/docker/{id}"), short),
+            (format!("/docker/{id}/system.slice/a.service"), "a.service"),
+            (format!("/a.service/libpod-payload-{id}"), "a.service"),
+            ("/lxc.payload.web".to_owned(), "web"),
+            ("/batch/7".to_owned(), "/batch/7"),
+            ("/".to_owned(), "/"),
+        ];
+        for (path, name) in cases {
+            assert_eq!(place_name(&place::from_path(&path)), Some(name), "{path}");
+        }
+        assert_eq!(place_name(&fixture::pod()), Some(short));
+        assert_eq!(place_name(&Place::default()), None);
     }
 
     #[test]
@@ -334,6 +389,10 @@ mod tests {
         };
         let mut events = events();
         events[1].actor.as_mut().expect("an actor").exiting = true;
+        let mut pod = fixture::unread();
+        pod.netns_name = Some("blue".into());
+        pod.place = Some(fixture::pod().into());
+        events.push(pod);
         insta::assert_snapshot!(table(options, &events));
     }
 

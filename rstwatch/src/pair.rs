@@ -1,0 +1,380 @@
+//! Both ends on one host: joins the reset that one end sent with the one that the other received.
+//!
+//! On loopback, and between network namespaces of one host, one RST makes two events. Which comes
+//! first is open: the kernel reports a reset of its own accord after the RST has gone out, and so
+//! mostly after it has arrived. An event waits a moment for its other end, and longer when that has
+//! been seen and only its owner is still sought.
+//!
+//! Both ends have the same addresses and ports, with the sides exchanged; an address translated in
+//! between (NAT) makes two connections of them, and no pair. Loopback addresses mean another host
+//! in each network namespace. No I/O; time comes from outside.
+
+use std::collections::HashMap;
+
+use crate::event::{Direction, Endpoint, Event};
+
+/// How long an event waits for an other end that has not been seen, in nanoseconds. Both come
+/// through one ring: the second is behind by what a softirq on another CPU takes.
+const WINDOW_NS: u64 = 5_000_000;
+
+/// How long it waits for one that has been seen and whose owner is sought, in nanoseconds: longer
+/// than the search takes.
+const OWNER_NS: u64 = 400_000_000;
+
+/// Events that wait at the most.
+const MOST: usize = 8_192;
+
+/// Events that wait at the most when nothing says that the other end is on this host. In a storm
+/// from elsewhere the others do not wait.
+const MOST_UNSURE: usize = 512;
+
+/// What went through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made and taken apart on the stack, and boxing would allocate for each event"
+)]
+pub enum Paired {
+    /// An event whose other end is elsewhere, or was not seen.
+    Single(Event),
+    /// Both ends of one RST.
+    Both {
+        /// The end that sent it.
+        sent: Event,
+        /// The end that received it.
+        received: Event,
+    },
+}
+
+/// A connection as the end sees it that sent the RST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    /// Of the namespace, where the addresses mean something in it only; else 0.
+    netns: u32,
+    sender: Endpoint,
+    receiver: Endpoint,
+}
+
+#[derive(Debug)]
+struct Held {
+    event: Event,
+    deadline_ns: u64,
+    /// Whether it waits for an end that has been seen.
+    seen: bool,
+}
+
+#[derive(Debug, Default)]
+struct Ends {
+    /// Events seen and not complete yet, sent and received.
+    coming: [u32; 2],
+    held: Vec<Held>,
+}
+
+/// The events that wait for their other end.
+#[derive(Debug, Default)]
+pub struct Pairs {
+    ends: HashMap<Key, Ends>,
+    held: usize,
+    now_ns: u64,
+    next_deadline_ns: u64,
+}
+
+impl Pairs {
+    /// Takes note of an event that will be complete later.
+    pub fn expect(&mut self, event: &Event) {
+        if self.ends.len() < MOST {
+            let ends = self.ends.entry(key(event)).or_default();
+            ends.coming[event.direction as usize] += 1;
+        }
+    }
+
+    /// Takes back [`Self::expect`]: the event will not come.
+    pub fn forget(&mut self, event: &Event) {
+        let key = key(event);
+        if let Some(ends) = self.ends.get_mut(&key) {
+            let coming = &mut ends.coming[event.direction as usize];
+            *coming = coming.saturating_sub(1);
+            if ends.held.is_empty() && ends.coming == [0, 0] {
+                self.ends.remove(&key);
+            }
+        }
+    }
+
+    /// Takes in a complete event; what has waited enough goes to `out`.
+    pub fn complete(&mut self, event: Event, out: &mut impl FnMut(Paired)) {
+        let key = key(&event);
+        let direction = event.direction;
+        let most = if event.remote.addr.is_loopback() {
+            MOST
+        } else {
+            MOST_UNSURE
+        };
+        let full = self.held >= most;
+        let ends = self.ends.entry(key).or_default();
+        let coming = &mut ends.coming[direction as usize];
+        *coming = coming.saturating_sub(1);
+        let other = ends
+            .held
+            .iter()
+            .position(|held| held.event.direction != direction);
+        if let Some(other) = other {
+            let other = ends.held.swap_remove(other).event;
+            self.held -= 1;
+            out(match direction {
+                Direction::Sent => Paired::Both {
+                    sent: event,
+                    received: other,
+                },
+                Direction::Received => Paired::Both {
+                    sent: other,
+                    received: event,
+                },
+            });
+        } else {
+            let seen = ends.coming[1 - direction as usize] > 0;
+            if full && !seen {
+                out(Paired::Single(event));
+            } else {
+                let wait_ns = if seen { OWNER_NS } else { WINDOW_NS };
+                let deadline_ns = self.now_ns.saturating_add(wait_ns);
+                self.next_deadline_ns = if self.held == 0 {
+                    deadline_ns
+                } else {
+                    self.next_deadline_ns.min(deadline_ns)
+                };
+                ends.held.push(Held {
+                    event,
+                    deadline_ns,
+                    seen,
+                });
+                self.held += 1;
+            }
+        }
+        if ends.held.is_empty() && ends.coming == [0, 0] {
+            self.ends.remove(&key);
+        }
+    }
+
+    /// Lets go of what has waited enough at `now_ns` of `CLOCK_MONOTONIC`.
+    pub fn tick(&mut self, now_ns: u64, out: &mut impl FnMut(Paired)) {
+        self.now_ns = now_ns;
+        if self.held == 0 || now_ns < self.next_deadline_ns {
+            return;
+        }
+        let mut next = u64::MAX;
+        let mut due = Vec::new();
+        self.ends.retain(|_, ends| {
+            let coming = ends.coming;
+            for held in &mut ends.held {
+                let other_comes = coming[1 - held.event.direction as usize] > 0;
+                if held.deadline_ns <= now_ns && !held.seen && other_comes {
+                    held.seen = true;
+                    held.deadline_ns += OWNER_NS;
+                }
+            }
+            due.extend(ends.held.extract_if(.., |held| held.deadline_ns <= now_ns));
+            next = ends
+                .held
+                .iter()
+                .fold(next, |next, held| next.min(held.deadline_ns));
+            !ends.held.is_empty() || ends.coming != [0, 0]
+        });
+        self.next_deadline_ns = next;
+        self.held -= due.len();
+        due.sort_by_key(|held| held.event.time_ns);
+        for held in due {
+            out(Paired::Single(held.event));
+        }
+    }
+
+    /// Lets go of everything.
+    pub fn finish(&mut self, out: &mut impl FnMut(Paired)) {
+        let mut left: Vec<Event> = self
+            .ends
+            .drain()
+            .flat_map(|(_, ends)| ends.held)
+            .map(|held| held.event)
+            .collect();
+        self.held = 0;
+        left.sort_by_key(|event| event.time_ns);
+        for event in left {
+            out(Paired::Single(event));
+        }
+    }
+}
+
+fn key(event: &Event) -> Key {
+    let (sender, receiver) = match event.direction {
+        Direction::Sent => (event.local, event.remote),
+        Direction::Received => (event.remote, event.local),
+    };
+    Key {
+        netns: if receiver.addr.is_loopback() || sender.addr.is_loopback() {
+            event.netns.unwrap_or(0)
+        } else {
+            0
+        },
+        sender,
+        receiver,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    const MS: u64 = 1_000_000;
+
+    fn event(direction: Direction, local: (&str, u16), remote: (&str, u16), netns: u32) -> Event {
+        Event {
+            direction,
+            local: fixture::endpoint(local.0, local.1),
+            remote: fixture::endpoint(remote.0, remote.1),
+            netns: Some(netns),
+            ..fixture::closed_port()
+        }
+    }
+
+    fn sent(netns: u32) -> Event {
+        event(
+            Direction::Sent,
+            ("127.0.0.1", 9),
+            ("127.0.0.1", 40_000),
+            netns,
+        )
+    }
+
+    fn received(netns: u32) -> Event {
+        event(
+            Direction::Received,
+            ("127.0.0.1", 40_000),
+            ("127.0.0.1", 9),
+            netns,
+        )
+    }
+
+    /// What came out: 's' and 'r' for single events, 'b' for both ends.
+    #[derive(Default)]
+    struct Bench {
+        pairs: Pairs,
+        out: String,
+    }
+
+    impl Bench {
+        fn run(&mut self, step: impl FnOnce(&mut Pairs, &mut dyn FnMut(Paired))) -> String {
+            let out = &mut self.out;
+            step(&mut self.pairs, &mut |paired| {
+                out.push(match paired {
+                    Paired::Single(event) if event.direction == Direction::Sent => 's',
+                    Paired::Single(_) => 'r',
+                    Paired::Both { sent, received } => {
+                        assert_eq!(sent.direction, Direction::Sent);
+                        assert_eq!(received.direction, Direction::Received);
+                        'b'
+                    }
+                });
+            });
+            std::mem::take(&mut self.out)
+        }
+
+        fn seen_and_complete(&mut self, event: Event) -> String {
+            self.pairs.expect(&event);
+            self.complete(event)
+        }
+
+        fn complete(&mut self, event: Event) -> String {
+            self.run(|pairs, mut out| pairs.complete(event, &mut out))
+        }
+
+        fn tick(&mut self, ms: u64) -> String {
+            self.run(|pairs, mut out| pairs.tick(ms * MS, &mut out))
+        }
+    }
+
+    #[test]
+    fn both_ends_are_joined_whichever_comes_first() {
+        let mut bench = Bench::default();
+        assert_eq!(bench.seen_and_complete(received(1)), "");
+        assert_eq!(bench.seen_and_complete(sent(1)), "b");
+        assert_eq!(bench.seen_and_complete(sent(1)), "");
+        assert_eq!(bench.seen_and_complete(received(1)), "b");
+        assert_eq!(bench.tick(10_000), "");
+        assert!(bench.pairs.ends.is_empty());
+    }
+
+    #[test]
+    fn loopback_in_another_namespace_is_another_host() {
+        let mut bench = Bench::default();
+        assert_eq!(bench.seen_and_complete(received(1)), "");
+        assert_eq!(bench.seen_and_complete(sent(2)), "");
+        assert_eq!(bench.tick(5).len(), 2);
+    }
+
+    #[test]
+    fn namespaces_joined_by_a_wire_make_a_pair() {
+        let mut bench = Bench::default();
+        let (here, there) = (("10.0.0.1", 80), ("10.0.0.2", 40_000));
+        bench.seen_and_complete(event(Direction::Sent, here, there, 1));
+        assert_eq!(
+            bench.seen_and_complete(event(Direction::Received, there, here, 2)),
+            "b"
+        );
+        let translated = ("10.0.0.3", 40_000);
+        bench.seen_and_complete(event(Direction::Sent, here, translated, 1));
+        assert_eq!(
+            bench.seen_and_complete(event(Direction::Received, there, here, 2)),
+            ""
+        );
+        assert_eq!(bench.tick(5).len(), 2);
+    }
+
+    #[test]
+    fn an_event_waits_longer_for_an_end_whose_owner_is_sought() {
+        let mut bench = Bench::default();
+        bench.pairs.expect(&received(1));
+        assert_eq!(bench.seen_and_complete(sent(1)), "");
+        assert_eq!(bench.tick(399), "");
+        assert_eq!(bench.complete(received(1)), "b");
+
+        // Also when it is seen only after.
+        assert_eq!(bench.seen_and_complete(sent(1)), "");
+        bench.pairs.expect(&received(1));
+        assert_eq!(bench.tick(405), "");
+        assert_eq!(bench.tick(803), "");
+        assert_eq!(bench.tick(804), "s");
+        assert_eq!(bench.complete(received(1)), "");
+        assert_eq!(bench.tick(900), "r");
+        assert!(bench.pairs.ends.is_empty());
+    }
+
+    #[test]
+    fn a_storm_from_elsewhere_does_not_wait() {
+        let mut bench = Bench::default();
+        for port in 0..=u16::try_from(MOST_UNSURE).unwrap() {
+            let out = bench.seen_and_complete(event(
+                Direction::Sent,
+                ("10.0.0.1", 80),
+                ("10.0.0.2", port),
+                1,
+            ));
+            let last = usize::from(port) == MOST_UNSURE;
+            assert_eq!(out, if last { "s" } else { "" });
+        }
+        assert_eq!(bench.seen_and_complete(sent(1)), "");
+        assert_eq!(bench.tick(5).len(), MOST_UNSURE + 1);
+        assert_eq!(bench.pairs.held, 0);
+    }
+
+    #[test]
+    fn nothing_is_lost_at_the_end_and_nothing_is_kept_of_what_does_not_come() {
+        let mut bench = Bench::default();
+        bench.pairs.expect(&received(1));
+        bench.pairs.forget(&received(1));
+        assert!(bench.pairs.ends.is_empty());
+        bench.seen_and_complete(sent(1));
+        bench.seen_and_complete(received(2));
+        assert_eq!(bench.run(|pairs, mut out| pairs.finish(&mut out)).len(), 2);
+        assert_eq!(bench.pairs.held, 0);
+    }
+}
