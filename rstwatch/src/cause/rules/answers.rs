@@ -54,6 +54,10 @@ fn bad_segment(case: &Case<'_>) -> Option<Verdict> {
     let confidence = match case.reason() {
         Some(InvalidAckSequence | Paws | TooOldAck | AckUnsentData | OldAck) => Confidence::Certain,
         Some(InvalidSyn) if case.met_listener() && has(TcpFlags::SYN) => Confidence::Certain,
+        Some(Reason::TimewaitSocket) if has(TcpFlags::SYN) => Confidence::Certain,
+        None if *time_wait == Some(TcpState::FinWait2) && has(TcpFlags::SYN) => {
+            Confidence::certain_if(case.is_silent())
+        }
         None if case.is_silent() && case.met_listener() && has(TcpFlags::SYN) => {
             // A SYN-ACK for a listener is somebody's mistake too, but one with a name.
             if has(TcpFlags::ACK) {
@@ -61,13 +65,7 @@ fn bad_segment(case: &Case<'_>) -> Option<Verdict> {
             }
             Confidence::Likely
         }
-        Some(Reason::TimewaitSocket) if has(TcpFlags::SYN) => Confidence::Certain,
-        None if *state == Some(TcpState::SynSent) => {
-            Confidence::certain_if(case.is_silent() && segment.is_some())
-        }
-        None if *time_wait == Some(TcpState::FinWait2) && has(TcpFlags::SYN) => {
-            Confidence::certain_if(case.is_silent() && *state == Some(TcpState::TimeWait))
-        }
+        None if *state == Some(TcpState::SynSent) => Confidence::certain_if(case.is_silent()),
         None | Some(Reason::NoSocket)
             if case.met_no_socket()
                 && segment.is_some()

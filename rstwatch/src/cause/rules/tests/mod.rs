@@ -1337,13 +1337,16 @@ proptest! {
     #[test]
     fn less_evidence_never_makes_a_verdict_certain(event in any_event(), host in any_host()) {
         let mut event = event;
-        // A kernel that names no reason gives none, and a socket is what has a state. (That there
-        // is neither is what says that a segment met no socket.)
+        // A kernel that names no reason gives none, and a socket is what has a state, of which
+        // TIME_WAIT has one only. (That there is neither is what says that a segment met no socket.)
         if (Case { event: &event, host: &host }).is_silent() {
             event.reason = None;
         }
         if event.socket.is_none() && event.time_wait.is_none() {
             event.state = None;
+        }
+        if event.time_wait.is_some() {
+            event.state = Some(TcpState::TimeWait);
         }
         let before = classify(&event, &host);
         let mut poorer = vec![
