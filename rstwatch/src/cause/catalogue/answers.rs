@@ -237,7 +237,7 @@ pub(super) const LATE_SYN_ACK: Entry = Entry {
              TcpExtTCPSynRetrans`).",
     function: "tcp_v4_send_reset, tcp_v6_send_reset",
     reasons: &["NO_SOCKET", "TCP_FLAGS"],
-    counters: &["TcpOutRsts", "TcpAttemptFails"],
+    counters: &["TcpOutRsts"],
     certainty: &[
         certain(
             Confidence::Certain,

@@ -238,7 +238,7 @@ pub(super) const RESET_DURING_CLOSE: Entry = Entry {
              peer has read everything, and what the peer does at the end of an exchange.",
     function: "tcp_reset",
     reasons: &[],
-    counters: &["TcpExtTCPAbortOnData"],
+    counters: &[],
     certainty: &[certain(Confidence::Certain, "5.10", "the state")],
     related: &[
         CauseId::PeerGone,
