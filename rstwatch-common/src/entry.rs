@@ -107,7 +107,7 @@ plain_data! {
         pub closer: Task,
         /// When it was first seen (connect or listen): nanoseconds of `CLOCK_MONOTONIC`; 0: unknown.
         pub born_ns: u64,
-        /// When the closer closed it: nanoseconds of `CLOCK_MONOTONIC`; 0: not closed.
+        /// When the closer closed it, or a timeout ended it: nanoseconds of `CLOCK_MONOTONIC`; 0: neither.
         pub closed_ns: u64,
         /// How the owner is known: `VIA_*`.
         pub via: u8,

@@ -18,6 +18,8 @@ pub enum Stat {
     LostListener,
     /// The `SOCKETS` map was full.
     SocketsFull,
+    /// A closed connection went into the history, perhaps in the place of the least recently used.
+    Remembered,
     /// The `HISTORY` map refused an insertion.
     HistoryFailed,
     /// A read of kernel memory failed.
@@ -28,7 +30,7 @@ pub enum Stat {
 
 impl Stat {
     /// Every counter, in the order of its index.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Sent,
         Self::Received,
         Self::NotReceived,
@@ -36,6 +38,7 @@ impl Stat {
         Self::LostClosed,
         Self::LostListener,
         Self::SocketsFull,
+        Self::Remembered,
         Self::HistoryFailed,
         Self::ReadFailed,
         Self::StackFailed,

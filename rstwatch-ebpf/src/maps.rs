@@ -29,6 +29,9 @@ static HISTORY: LruHashMap<Tuple, SocketEntry> = LruHashMap::with_max_entries(32
 #[map]
 static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(STAT_COUNT, 0);
 
+/// `BPF_NOEXIST`: insert only what is not there yet.
+const NO_EXIST: u64 = 1;
+
 /// The last cgroup whose id was read on this CPU.
 #[map]
 static LAST_CGROUP: PerCpuArray<LastCgroup> = PerCpuArray::with_max_entries(1, 0);
@@ -94,8 +97,12 @@ pub fn past(tuple: &Tuple) -> Option<*mut SocketEntry> {
 /// Moves what is known of a socket to the history.
 #[inline(always)]
 pub fn remember_past<C: EbpfContext>(ctx: &C, tuple: &Tuple, entry: *const SocketEntry) {
-    // SAFETY: `entry` points to a map value that is not null; the helper copies it.
-    if HISTORY.insert(tuple, unsafe { &*entry }, 0).is_err() {
+    // SAFETY: `entry` points to a map value, or to an entry of ours, and is not null; the helper
+    // copies it.
+    let entry = unsafe { &*entry };
+    if HISTORY.insert(tuple, entry, NO_EXIST).is_ok() {
+        count(Stat::Remembered);
+    } else if HISTORY.insert(tuple, entry, 0).is_err() {
         count(Stat::HistoryFailed);
         warn!(ctx, "the history refused a closed connection");
     }

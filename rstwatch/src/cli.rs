@@ -288,6 +288,16 @@ pub struct TraceArgs {
     #[arg(help_heading = "Running it")]
     ring_size: u64,
 
+    /// How many closed connections to remember, for what still comes for them
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = 32_768,
+        help_heading = "Running it"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1_024..=4_194_304))]
+    history: u32,
+
     /// Log what the BPF programs report of their own errors
     #[arg(long, help_heading = "Running it")]
     bpf_log: bool,
@@ -369,6 +379,8 @@ pub struct TraceOptions {
     pub bpf_log: bool,
     /// Bytes of the ring buffer: a power of two, a multiple of the page size, at most 1 GiB.
     pub ring_size: u32,
+    /// Closed connections to remember: 1,024 to 4,194,304.
+    pub history: u32,
     /// Say what is being done.
     pub verbose: bool,
 }
@@ -441,6 +453,7 @@ impl TraceArgs {
             ready_file: self.ready_file,
             bpf_log: self.bpf_log,
             ring_size: ring_size(self.ring_size, environment.page_size)?,
+            history: self.history,
             verbose: self.verbose,
         })
     }
@@ -691,6 +704,7 @@ mod tests {
                 ready_file: None,
                 bpf_log: false,
                 ring_size: 8 << 20,
+                history: 32_768,
                 verbose: false,
             }
         );
@@ -945,6 +959,8 @@ mod tests {
             Some(PathBuf::from("/run/ready"))
         );
         assert!(options(&["--bpf-log"]).bpf_log);
+        assert_eq!(options(&["--history", "65536"]).history, 65_536);
+        error(&["--history", "1000"]);
         assert!(options(&["-v"]).verbose);
         assert!(options(&["--verbose"]).verbose);
     }

@@ -154,8 +154,11 @@ fn ended<M: Memory>(sock: KernelPtr, old: u8) {
 /// `entry` must be valid for reads and writes.
 #[inline(always)]
 unsafe fn note_end(entry: *mut SocketEntry, old: u8, error: u32) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise; the helper takes no argument.
     unsafe {
+        if error == ETIMEDOUT && (*entry).closed_ns == 0 {
+            (*entry).closed_ns = bpf_ktime_get_ns();
+        }
         if (*entry).marks & MARK_RESET == 0 {
             (*entry).prev_state = old;
         }

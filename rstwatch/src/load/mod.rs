@@ -53,6 +53,8 @@ pub struct Settings {
     pub features: Features,
     /// Size of the ring buffer in bytes: a power of two, at least a page.
     pub ring_bytes: u32,
+    /// Closed connections to remember.
+    pub history: u32,
     /// Whether the BPF programs log their errors.
     pub log: bool,
 }
@@ -85,6 +87,7 @@ impl Tracer {
             .override_global("FEATURES", &settings.features, true)
             .override_global("AYA_LOG_LEVEL", &log_level, false)
             .map_max_entries("EVENTS", settings.ring_bytes)
+            .map_max_entries("HISTORY", settings.history)
             .load(bpf_object::OBJECT)
             .map_err(StartError::from_ebpf)?;
         let btf = Btf::from_sys_fs().ok();

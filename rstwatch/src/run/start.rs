@@ -72,6 +72,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
             current_task_btf: u8::from(hooks.current_task_btf),
         },
         ring_bytes: options.ring_size,
+        history: options.history,
         log: options.bpf_log,
     };
     let before = netns::sent_resets();
