@@ -49,6 +49,8 @@ plain_data! {
 pub const HAS_SEGMENT: u8 = 1;
 /// [`Reset::flags`]: the kernel gave a reason.
 pub const HAS_REASON: u8 = 2;
+/// [`Reset::flags`] of a [`Refused`]: the kernel itself owns the socket (`sk_kern_sock`).
+pub const IS_KERNEL: u8 = 8;
 /// [`Reset::flags`]: a read of the segment failed; its fields and the tuple are zero.
 pub const READ_FAILED: u8 = 4;
 
@@ -77,7 +79,7 @@ plain_data! {
         pub state: u8,
         /// `tw_substate` of a TIME_WAIT socket; 0 otherwise.
         pub substate: u8,
-        /// `HAS_*` and `READ_FAILED` bits.
+        /// `HAS_*`, `IS_KERNEL` and `READ_FAILED` bits.
         pub flags: u8,
         /// Zero.
         pub pad: u8,
@@ -242,6 +244,25 @@ plain_data! {
         pub closer: Task,
     }
     size 72
+}
+
+/// [`Header::kind`] of a [`Refused`].
+pub const KIND_REFUSED: u16 = 9;
+
+plain_data! {
+    /// `tcp_receive_reset` for a connect under way: the other fields of the socket tell nothing yet,
+    /// and in a storm these records come by the hundred thousand.
+    pub struct Refused {
+        /// The reset.
+        pub reset: Reset,
+        /// Who connects.
+        pub owner: Task,
+        /// When it began: nanoseconds of `CLOCK_MONOTONIC`.
+        pub born_ns: u64,
+        /// As [`SocketFacts::cgroup`].
+        pub cgroup: u64,
+    }
+    size 152
 }
 
 plain_data! {

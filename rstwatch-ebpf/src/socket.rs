@@ -239,11 +239,13 @@ pub unsafe fn fill_facts<M: Memory>(
     }
 }
 
+/// Whether the kernel itself made the socket.
+///
 /// # Safety
 ///
 /// `sock` must be a non-null full socket argument of the hook.
 #[inline(always)]
-unsafe fn is_kernel_owned<M: Memory>(sock: KernelPtr) -> bool {
+pub unsafe fn is_kernel_owned<M: Memory>(sock: KernelPtr) -> bool {
     let entry = offset_of_field!(sk_kern_sock);
     if !present(entry) {
         return false;
@@ -284,7 +286,7 @@ unsafe fn inode<M: Memory>(sock: KernelPtr) -> u64 {
 ///
 /// `sock` must be a non-null full socket argument of the hook.
 #[inline(always)]
-unsafe fn cgroup<M: Memory>(sock: KernelPtr, now_ns: u64) -> u64 {
+pub unsafe fn cgroup<M: Memory>(sock: KernelPtr, now_ns: u64) -> u64 {
     let (cgroup, kn, id) = (
         offset_of_field!(sk_cgroup),
         offset_of_field!(cgroup_kn),

@@ -7,8 +7,8 @@ use std::fmt;
 
 use rstwatch_common::record::{
     ActiveReset, Closed, Header, KIND_ACTIVE_RESET, KIND_CLOSED, KIND_LATE_RESET, KIND_LISTEN,
-    KIND_LISTEN_END, KIND_RECEIVED, KIND_SEGMENT_RESET, KIND_SOCKET_RESET, LAYOUT_VERSION,
-    LateReset, Listener, SegmentReset, SocketReset,
+    KIND_LISTEN_END, KIND_RECEIVED, KIND_REFUSED, KIND_SEGMENT_RESET, KIND_SOCKET_RESET,
+    LAYOUT_VERSION, LateReset, Listener, Refused, SegmentReset, SocketReset,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -25,6 +25,8 @@ pub enum Record<'a> {
     Active(&'a ActiveReset),
     /// `tcp_receive_reset` fired.
     Received(&'a SocketReset),
+    /// `tcp_receive_reset` fired for a connect under way.
+    Refused(&'a Refused),
     /// A reset socket was closed by its process.
     Closed(&'a Closed),
     /// A listener begins.
@@ -90,6 +92,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         KIND_SOCKET_RESET => whole(bytes, header.kind).map(Record::Answer),
         KIND_ACTIVE_RESET => whole(bytes, header.kind).map(Record::Active),
         KIND_RECEIVED => whole(bytes, header.kind).map(Record::Received),
+        KIND_REFUSED => whole(bytes, header.kind).map(Record::Refused),
         KIND_CLOSED => whole(bytes, header.kind).map(Record::Closed),
         KIND_LISTEN => whole(bytes, header.kind).map(Record::Listen),
         KIND_LISTEN_END => whole(bytes, header.kind).map(Record::ListenEnd),
@@ -153,6 +156,10 @@ mod tests {
         let mut late = LateReset::new_zeroed();
         late.reset.header = header(KIND_LATE_RESET);
         assert_eq!(decode(late.as_bytes()), Ok(Record::Late(&late)));
+
+        let mut refused = Refused::new_zeroed();
+        refused.reset.header = header(KIND_REFUSED);
+        assert_eq!(decode(refused.as_bytes()), Ok(Record::Refused(&refused)));
 
         let mut listener = Listener::new_zeroed();
         listener.header = header(KIND_LISTEN);
@@ -220,6 +227,7 @@ mod tests {
                 KIND_SOCKET_RESET | KIND_RECEIVED => Some(size_of::<SocketReset>()),
                 KIND_ACTIVE_RESET => Some(size_of::<ActiveReset>()),
                 KIND_CLOSED => Some(size_of::<Closed>()),
+                KIND_REFUSED => Some(size_of::<Refused>()),
                 KIND_LISTEN | KIND_LISTEN_END => Some(size_of::<Listener>()),
                 _ => None,
             };

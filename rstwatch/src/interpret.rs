@@ -11,8 +11,9 @@ use rstwatch_common::{
         SocketEntry, TASK_OOM, Task, Tuple, VIA_CLOSE, VIA_CONNECT, VIA_LISTEN,
     },
     record::{
-        self, ActiveReset, HAS_REASON, HAS_SEGMENT, Reset, SK_FLAG_DEAD, SK_FLAG_KEEPOPEN,
-        SK_FLAG_LINGER, SOCK_HELD, SOCK_KERNEL, SOCK_MPTCP, SOCK_SHARED, SocketFacts, SocketReset,
+        self, ActiveReset, HAS_REASON, HAS_SEGMENT, IS_KERNEL, Reset, SK_FLAG_DEAD,
+        SK_FLAG_KEEPOPEN, SK_FLAG_LINGER, SOCK_HELD, SOCK_KERNEL, SOCK_MPTCP, SOCK_SHARED,
+        SocketFacts, SocketReset,
     },
 };
 
@@ -129,6 +130,25 @@ impl Interpreter {
             Record::Received(record) => {
                 let mut sighting = self.with_socket(record, Direction::Received, Trigger::Received);
                 sighting.maybe_data = record.entry.marks & MARK_MAYBE_DATA != 0;
+                Observation::Reset(sighting)
+            }
+            Record::Refused(record) => {
+                let mut sighting =
+                    self.sighting(&record.reset, Direction::Received, Trigger::Received);
+                let event = &mut sighting.event;
+                event.state = TcpState::from_kernel(record.reset.state);
+                event.owner = application(&record.owner).map(|process| Owner {
+                    process,
+                    via: Via::Connect,
+                    holders: Vec::new(),
+                });
+                event.socket = Some(Socket {
+                    age_ns: since(record.born_ns, &record.reset),
+                    held: true,
+                    kernel_owned: record.reset.flags & IS_KERNEL != 0,
+                    cgroup: record.cgroup,
+                    ..Socket::default()
+                });
                 Observation::Reset(sighting)
             }
             Record::Listen(record) => listener(record, false),
@@ -253,8 +273,7 @@ impl Interpreter {
         );
         let bytes_received = facts.bytes_received.saturating_sub(u64::from(fin_received));
         Socket {
-            age_ns: (entry.born_ns != 0)
-                .then(|| reset.header.time_ns.saturating_sub(entry.born_ns)),
+            age_ns: since(entry.born_ns, reset),
             // Both stamps are set when the connection is made, before any data.
             idle_rx_ns: (bytes_received > 0)
                 .then(|| ago(facts.last_received))
@@ -438,6 +457,11 @@ fn unacked(facts: &SocketFacts, state: Option<TcpState>) -> u32 {
         ) => distance(facts.snd_una, facts.snd_nxt).saturating_sub(1),
         _ => distance(facts.snd_una, facts.snd_nxt),
     }
+}
+
+/// Nanoseconds from the stamp `then` to the reset; `None` without a stamp.
+fn since(then: u64, reset: &Reset) -> Option<u64> {
+    (then != 0).then(|| reset.header.time_ns.saturating_sub(then))
 }
 
 /// Sequence numbers from `from` to `to`; 0 when `to` is behind.

@@ -4,13 +4,13 @@
 use aya_ebpf::EbpfContext;
 use rstwatch_common::{
     entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry},
-    record::{KIND_RECEIVED, Reset, SOCK_HELD, SocketReset},
+    record::{IS_KERNEL, KIND_RECEIVED, KIND_REFUSED, Refused, Reset, SOCK_HELD, SocketReset},
     stats::Stat,
 };
 
 use super::{
     NO_WAKEUP, awaits_close, copy_entry, fill_header, lost,
-    state::{CLOSE_WAIT, CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK},
+    state::{CLOSE_WAIT, CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_SENT},
 };
 use crate::{
     maps,
@@ -46,6 +46,12 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     // SAFETY: the hook's socket is not null.
     let held = unsafe { socket::is_held::<M>(sock) };
     let entry = mark::<C>(ctx, sock as u64, state, held, maybe_data);
+    if state == SYN_SENT
+        && let Some(entry) = entry
+    {
+        refused::<M, C>(ctx, sock, tcp, entry);
+        return;
+    }
 
     let Some(mut slot) = maps::EVENTS.reserve::<SocketReset>(0) else {
         lost(ctx, Stat::LostReset);
@@ -55,14 +61,7 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     // SAFETY: the ring gave room for a whole record; every field is written.
     unsafe {
         let reset: *mut Reset = &raw mut (*record).reset;
-        fill_header(&raw mut (*reset).header, KIND_RECEIVED, sock as u64);
-        segment::clear(reset);
-        socket::fill_tuple::<M>(&raw mut (*reset).tuple, sock, tcp);
-        (*reset).reason = 0;
-        (*reset).state = state;
-        (*reset).substate = 0;
-        (*reset).flags = 0;
-        (*reset).pad = 0;
+        fill_reset::<M>(reset, KIND_RECEIVED, sock, tcp, state);
         let now_ns = (*reset).header.time_ns;
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state, now_ns);
         match entry {
@@ -74,6 +73,59 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
         }
     }
     slot.submit(NO_WAKEUP);
+}
+
+/// The reset of a connect under way, which has an entry since `connect()`.
+#[inline(always)]
+fn refused<M: Memory, C: EbpfContext>(
+    ctx: &C,
+    sock: KernelPtr,
+    tcp: KernelPtr,
+    entry: *const SocketEntry,
+) {
+    let Some(mut slot) = maps::EVENTS.reserve::<Refused>(0) else {
+        lost(ctx, Stat::LostReset);
+        return;
+    };
+    let record = slot.as_mut_ptr();
+    // SAFETY: the ring gave room for a whole record; every field is written. The map gave `entry`,
+    // and the hook's socket is not null.
+    unsafe {
+        let reset: *mut Reset = &raw mut (*record).reset;
+        fill_reset::<M>(reset, KIND_REFUSED, sock, tcp, SYN_SENT);
+        if socket::is_kernel_owned::<M>(sock) {
+            (*reset).flags |= IS_KERNEL;
+        }
+        (*record).owner = (*entry).owner;
+        (*record).born_ns = (*entry).born_ns;
+        (*record).cgroup = socket::cgroup::<M>(sock, (*reset).header.time_ns);
+    }
+    slot.submit(NO_WAKEUP);
+}
+
+/// # Safety
+///
+/// `reset` must be valid for writes, `sock` be the hook's socket, not null, and `tcp` its
+/// `tcp_sock`.
+#[inline(always)]
+unsafe fn fill_reset<M: Memory>(
+    reset: *mut Reset,
+    kind: u16,
+    sock: KernelPtr,
+    tcp: KernelPtr,
+    state: u8,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        fill_header(&raw mut (*reset).header, kind, sock as u64);
+        segment::clear(reset);
+        socket::fill_tuple::<M>(&raw mut (*reset).tuple, sock, tcp);
+        (*reset).reason = 0;
+        (*reset).state = state;
+        (*reset).substate = 0;
+        (*reset).flags = 0;
+        (*reset).pad = 0;
+    }
 }
 
 /// Notes the reset and the state that it met. Gives the entry, when there is one now.

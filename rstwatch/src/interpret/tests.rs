@@ -287,3 +287,20 @@ fn a_close_names_its_process_unless_the_kernel_did_it() {
     record.closer.flags = PF_KTHREAD;
     assert_eq!(closer(&record), (7, None));
 }
+
+#[test]
+fn a_refused_connect_belongs_to_who_connects() {
+    let mut record = record::Refused::new_zeroed();
+    record.reset = reset(2);
+    record.owner = task(10);
+    record.born_ns = 59 * SECOND;
+    record.cgroup = 77;
+    let sighting = sighting(Record::Refused(&record));
+    assert_eq!(owner_of(&sighting), Some((10, Via::Connect)));
+    assert!(!sighting.await_close && !sighting.maybe_data);
+    let event = sighting.event;
+    assert_eq!(event.direction, Direction::Received);
+    assert_eq!(event.state, Some(TcpState::SynSent));
+    let socket = event.socket.unwrap();
+    assert_eq!((socket.age_ns, socket.cgroup), (Some(SECOND), 77));
+}

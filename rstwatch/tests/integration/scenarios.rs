@@ -5,6 +5,7 @@ use rstwatch::{
     event::Direction,
     scenario::{Family, catalogue, verdict},
 };
+use serde_json::Value;
 
 use crate::tracer::{Tracer, calm, names_reasons, reconciled, stage};
 
@@ -26,6 +27,7 @@ fn check(name: &str, family: Family) {
         "scenario {name} ({family}):\n- {}",
         complaints.join("\n- ")
     );
+    check_pairs(&events);
     let sent = expected
         .iter()
         .filter(|event| event["direction"] == Direction::Sent.name())
@@ -37,6 +39,30 @@ fn check(name: &str, family: Family) {
         "in the summary: {summary}"
     );
     assert_eq!(summary["lost_detail"]["total"], 0, "in {summary}");
+}
+
+/// Each end of a reset whose both ends were seen names the other: on loopback, and across the wire
+/// between two namespaces.
+fn check_pairs(events: &[Value]) {
+    let of = |direction: Direction| {
+        events
+            .iter()
+            .filter(move |event| event["direction"] == direction.name())
+    };
+    for received in of(Direction::Received) {
+        let Some(sent) = of(Direction::Sent).find(|sent| {
+            sent["local"] == received["remote"] && sent["remote"] == received["local"]
+        }) else {
+            assert_eq!(received["peer"], Value::Null, "{received}");
+            continue;
+        };
+        for (end, other) in [(received, sent), (sent, received)] {
+            assert_eq!(end["peer"]["owner"], other["owner"], "{end}\n{other}");
+            assert_eq!(end["peer"]["actor"], other["actor"], "{end}\n{other}");
+            assert_eq!(end["peer"]["cause"], other["cause"]["id"], "{end}\n{other}");
+        }
+        assert_eq!(received["cause"]["confidence"], "certain", "{received}");
+    }
 }
 
 /// One module a scenario, so that a failure names it, with a test for each IP version.
