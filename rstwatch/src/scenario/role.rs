@@ -8,13 +8,15 @@
 //! | `connect ADDR` | connects | the local port |
 //! | `flood ADDR N` | connects N times, each time to be refused | |
 //! | `send N`, `recv N` | sends, receives N bytes | |
+//! | `peek N` | waits until N bytes have come, and leaves them unread | |
+//! | `eof` | waits until the other end has closed, with nothing to be read before that | |
 //! | `fill` | sends until neither side takes more | the bytes sent |
 //! | `linger0` | `SO_LINGER` with 0 | |
 //! | `keepalive` | `SO_KEEPALIVE`: one probe, a second after a second of silence | |
 //! | `shutdown wr`, `shutdown rdwr` | `shutdown()` | |
 //! | `close`, `unlisten` | closes the connection, the listener | |
 //! | `disconnect` | `connect()` to `AF_UNSPEC` | |
-//! | `resume ADDR` | connects without a word: the other end does not know of it | the local port |
+//! | `resume ADDR` | connects without a word, then sends an ACK to the end that knows nothing | the local port |
 //! | `dup`, `close-dup` | duplicates the connection's descriptor, closes the duplicate | |
 //! | `hear NAME` | takes the abstract Unix address NAME | |
 //! | `pass NAME`, `take` | sends the connection to whoever hears NAME, takes what was sent | |
@@ -58,12 +60,12 @@ use nix::{
     libc,
     sys::{
         prctl,
-        resource::{Resource, setrlimit},
+        resource::{Resource, getrlimit, setrlimit},
         signal::Signal,
         socket::{
             AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-            SockaddrStorage, UnixAddr, connect, getsockname, recvmsg, sendmsg, setsockopt, socket,
-            sockopt,
+            SockaddrStorage, UnixAddr, connect, getsockname, recv, recvmsg, sendmsg, setsockopt,
+            socket, sockopt,
         },
         wait::waitpid,
     },
@@ -75,9 +77,6 @@ use super::uring::Ring;
 
 /// For how long neither side may take a byte more before a connection counts as filled.
 const FULL: Duration = Duration::from_millis(100);
-
-/// Files that a role may open when it is to keep many connections.
-const MOST_FILES: u64 = 200_000;
 
 /// Plays a role until the director says `exit` or is gone. The first of `args` is the role's name,
 /// which becomes the name of the process.
@@ -190,6 +189,16 @@ impl Role {
                 let mut bytes = vec![0; parse(count)?];
                 self.connection()?.read_exact(&mut bytes)?;
             }
+            ["peek", count] => {
+                let mut bytes = vec![0; parse(count)?];
+                let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL;
+                recv(self.connection()?.as_raw_fd(), &mut bytes, flags)?;
+            }
+            ["eof"] => {
+                if self.connection()?.read(&mut [0])? != 0 {
+                    return Err(anyhow!("there is something to be read").into());
+                }
+            }
             ["fill"] => return Ok(fill(self.connection()?)?.to_string()),
             ["linger0"] => abort_on_close(self.connection()?)?,
             ["keepalive"] => {
@@ -240,6 +249,14 @@ impl Role {
                 abort_on_close(&connection)?;
                 return Ok(ends);
             }
+            _ => return self.play_as_process(&words),
+        }
+        Ok(String::new())
+    }
+
+    /// The steps that the process takes as a whole.
+    fn play_as_process(&mut self, words: &[&str]) -> Result<String, Failure> {
+        match *words {
             ["churn"] => churn()?,
             ["thread", ..] => return self.play_in_thread(&words[1..].join(" ")),
             ["fork"] => return Ok(self.go_on_as_child(true)?.to_string()),
@@ -261,7 +278,7 @@ impl Role {
             ["exit", status] => process::exit(parse(status)?),
             ["crash"] => crash()?,
             ["eat"] => eat(),
-            _ => return Err(anyhow!("there is no such step: {step}").into()),
+            _ => return Err(anyhow!("there is no such step: {}", words.join(" ")).into()),
         }
         Ok(String::new())
     }
@@ -364,8 +381,8 @@ impl Role {
     }
 
     fn keep_many(&mut self, count: usize, one: impl Fn(&Self) -> Result<TcpStream>) -> Result<()> {
-        setrlimit(Resource::RLIMIT_NOFILE, MOST_FILES, MOST_FILES)
-            .context("cannot open that many files")?;
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
         for _ in 0..count {
             let connection = one(self)?;
             self.many.push(Some(connection));
@@ -404,20 +421,17 @@ fn disconnect(connection: &TcpStream) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// In repair mode `connect()` sends nothing (`tcp_connect`, `net/ipv4/tcp_output.c`): what the
-/// connection sends later meets an end that does not know of it.
+/// In repair mode `connect()` sends nothing (`tcp_connect`, `net/ipv4/tcp_output.c`): the ACK that
+/// the connection then sends meets an end that does not know of it.
 fn resume(to: SocketAddr) -> Result<(TcpStream, u16), Failure> {
     let connection = TcpStream::from(open(to)?);
     repair(&connection, 1)?;
     connect(connection.as_raw_fd(), &SockaddrStorage::from(to))?;
-    // Without this, leaving the mode would send a window probe at once.
-    repair(&connection, TCP_REPAIR_OFF_NO_WP)?;
     let port = connection.local_addr()?.port();
+    // Leaving the mode sends a window probe: an ACK.
+    repair(&connection, 0)?;
     Ok((connection, port))
 }
-
-/// `TCP_REPAIR_OFF_NO_WP` (`include/uapi/linux/tcp.h`).
-const TCP_REPAIR_OFF_NO_WP: libc::c_int = -1;
 
 fn repair(connection: &TcpStream, mode: libc::c_int) -> Result<(), Errno> {
     // SAFETY: the kernel reads the number, which has this length.
