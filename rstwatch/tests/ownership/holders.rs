@@ -52,44 +52,44 @@ pub const ALL: &[Situation] = &[
 
 /// Another process of the same host has the server's connection.
 fn pass_on(scene: &Scene, giver: &mut Role) -> Role {
-    let mut receiver = scene.role("receiver");
-    let name = format!("to-{}", receiver.pid());
-    receiver.say(&format!("hear {name}"));
+    let mut heir = scene.role("receiver");
+    let name = format!("to-{}", heir.pid());
+    heir.say(&format!("hear {name}"));
     giver.say(&format!("pass {name}"));
     giver.say("close");
-    receiver.say("take");
-    receiver
+    heir.say("take");
+    heir
 }
 
 fn passed_accepted(scene: &Scene, rep: usize) -> Take {
     let mut pair = scene.pair(rep);
-    let receiver = pass_on(scene, &mut pair.server);
+    let heir = pass_on(scene, &mut pair.server);
     let sent = pair.client_aborts();
-    let received = pair.server_receives().owner(receiver.who());
-    Take::new([sent, received], pair.cast().into_iter().chain([receiver]))
+    let received = pair.server_receives().owner(heir.who());
+    Take::new([sent, received], pair.cast().into_iter().chain([heir]))
 }
 
 fn passed_connected(scene: &Scene, rep: usize) -> Take {
     let mut pair = scene.pair(rep);
-    let mut receiver = pass_on(scene, &mut pair.client);
+    let mut heir = pass_on(scene, &mut pair.client);
     let sent = pair.server_aborts();
-    receiver.is_reset();
-    receiver.say("close");
-    let received = pair.client_receives().owner(receiver.who());
-    Take::new([sent, received], pair.cast().into_iter().chain([receiver]))
+    heir.is_reset();
+    heir.say("close");
+    let received = pair.client_receives().owner(heir.who());
+    Take::new([sent, received], pair.cast().into_iter().chain([heir]))
 }
 
 fn passed_resets(scene: &Scene, rep: usize) -> Take {
     let mut pair = scene.pair(rep);
-    let mut receiver = pass_on(scene, &mut pair.client);
-    receiver.say("linger0");
-    receiver.say("close");
+    let mut heir = pass_on(scene, &mut pair.client);
+    heir.say("linger0");
+    heir.say("close");
     let sent = pair
         .client_sends()
-        .owner(receiver.who())
-        .actor(Doer::process(receiver.who()));
+        .owner(heir.who())
+        .actor(Doer::process(heir.who()));
     let received = pair.server_closes_reset();
-    Take::new([sent, received], pair.cast().into_iter().chain([receiver]))
+    Take::new([sent, received], pair.cast().into_iter().chain([heir]))
 }
 
 fn duplicated(scene: &Scene, rep: usize) -> Take {

@@ -127,15 +127,15 @@ fn reused_after_close(scene: &Scene, rep: usize) -> Take {
 
 fn reused_after_passing(scene: &Scene, rep: usize) -> Take {
     let (mut pair, pid, begun) = opened_by_worker(scene, rep);
-    let mut receiver = scene.role("receiver");
-    let name = format!("to-{}", receiver.pid());
-    receiver.say(&format!("hear {name}"));
+    let mut heir = scene.role("receiver");
+    let name = format!("to-{}", heir.pid());
+    heir.say(&format!("hear {name}"));
     pair.client.say(&format!("tell 0 pass {name}"));
-    receiver.say("take");
+    heir.say("take");
     reuse(&mut pair, pid, begun);
     let sent = pair.server_aborts();
-    let received = pair.client_receives().owner(receiver.who());
-    Take::new([sent, received], pair.cast().into_iter().chain([receiver]))
+    let received = pair.client_receives().owner(heir.who());
+    Take::new([sent, received], pair.cast().into_iter().chain([heir]))
 }
 
 fn threads(scene: &Scene, rep: usize) -> Take {
