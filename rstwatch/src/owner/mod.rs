@@ -23,7 +23,7 @@ mod recent;
 use std::collections::{BTreeSet, HashMap};
 
 use crate::{
-    event::{Direction, Event, Owner, Process, Via},
+    event::{Direction, Event, Owner, Process, TcpState, Via},
     interpret::{Observation, Sighting, prefer_known},
     owner::{listeners::Listeners, procfs::Holders},
 };
@@ -35,6 +35,9 @@ const MAYBE_DATA_NS: u64 = 5_000_000;
 /// How long an event waits for its socket to be closed, in nanoseconds. An application that is told
 /// of a reset closes the socket at once; one that is busy is found through `/proc`.
 const AWAIT_CLOSE_NS: u64 = 200_000_000;
+
+/// For how long a process that was found alive counts as alive, in nanoseconds.
+const ALIVE_NS: u64 = 20_000_000;
 
 /// Events that wait at the same time. Beyond, the oldest go on without an owner.
 const MOST_WAITING: usize = 8_192;
@@ -61,6 +64,8 @@ struct Held {
     sighting: Sighting,
     waiting: Waiting,
     deadline_ns: u64,
+    /// Its socket is gone: what comes from the same address is another one.
+    closed: bool,
     /// Who closed the socket while its holders were searched for.
     closer: Option<Process>,
 }
@@ -75,6 +80,8 @@ pub struct Owners<L> {
     waiting: usize,
     /// No event's deadline is earlier.
     next_deadline_ns: u64,
+    /// The process that was last found alive, and when.
+    alive: Option<(Process, u64)>,
     /// Inodes to search for.
     wanted: BTreeSet<u64>,
     /// Events of resets that had not been received.
@@ -92,6 +99,7 @@ impl<L: Liveness> Owners<L> {
             held: HashMap::new(),
             waiting: 0,
             next_deadline_ns: u64::MAX,
+            alive: None,
             wanted: BTreeSet::new(),
             unreceived: Vec::new(),
             overflowed: 0,
@@ -231,12 +239,18 @@ impl<L: Liveness> Owners<L> {
         }
         self.ask_listeners(event, sighting.monotonic_ns);
         if !sighting.await_close {
-            // Nothing else will tell whether who held it at the start still does.
+            let listens = event.state == Some(TcpState::Listen);
             if let Some(owner) = &event.owner
-                && owner.via == Via::Snapshot
-                && !self.liveness.is_alive(&owner.process)
+                && must_live(event, owner)
+                && !self.is_alive(&owner.process, sighting.monotonic_ns)
             {
                 event.owner = None;
+                if listens && inode != 0 {
+                    // A daemon's parent listened and is gone; the daemon holds the listener.
+                    self.wanted.insert(inode);
+                    self.hold(sighting, Waiting::Search, u64::MAX, out);
+                    return;
+                }
             }
             out(sighting.event);
         } else if sighting.shared && inode != 0 {
@@ -245,6 +259,21 @@ impl<L: Liveness> Owners<L> {
         } else {
             self.hold(sighting, Waiting::Close, AWAIT_CLOSE_NS, out);
         }
+    }
+
+    /// Whether a process lives. Asked anew only after a while, since a storm asks about one process.
+    fn is_alive(&mut self, process: &Process, now_ns: u64) -> bool {
+        if let Some((known, at_ns)) = &self.alive
+            && now_ns.abs_diff(*at_ns) < ALIVE_NS
+            && known.is_same(process)
+        {
+            return true;
+        }
+        let alive = self.liveness.is_alive(process);
+        if alive {
+            self.alive = Some((process.clone(), now_ns));
+        }
+        alive
     }
 
     /// What the listener on the port tells: about a segment that met no connection, and about a
@@ -277,17 +306,31 @@ impl<L: Liveness> Owners<L> {
     }
 
     fn closed(&mut self, sock: u64, closer: Option<&Process>, out: &mut impl FnMut(Event)) {
-        let Some(list) = self.held.remove(&sock) else {
+        let Some(list) = self.held.get_mut(&sock) else {
             return;
         };
-        self.waiting -= list.len();
-        for mut held in list {
+        // The kernel gives an address to a new socket within milliseconds.
+        let open: Vec<Held> = list.extract_if(.., |held| !held.closed).collect();
+        if list.is_empty() {
+            self.held.remove(&sock);
+        }
+        self.waiting -= open.len();
+        for mut held in open {
+            held.closed = true;
             held.closer = closer.cloned();
             match held.waiting {
                 Waiting::Close => self.release(held, out),
-                // The socket can go before the RST that shows that none was received; and a search
-                // under way tells more than the close.
-                Waiting::Answer | Waiting::Search => {
+                // No answer will come: it goes out under the socket's lock, which its process's
+                // close takes as well, so it would have come first.
+                Waiting::Answer => {
+                    let mut sighting = held.sighting;
+                    sighting.await_close = false;
+                    let event = &mut sighting.event;
+                    event.owner = with_closer(event.owner.take(), held.closer);
+                    self.seek(sighting, out);
+                }
+                // A search under way tells more than the close.
+                Waiting::Search => {
                     held.sighting.await_close = false;
                     held.sighting.event.owner =
                         with_closer(held.sighting.event.owner.take(), held.closer.clone());
@@ -332,6 +375,7 @@ impl<L: Liveness> Owners<L> {
             sighting,
             waiting,
             deadline_ns,
+            closed: false,
             closer: None,
         });
     }
@@ -351,6 +395,20 @@ impl<L: Liveness> Owners<L> {
         self.next_deadline_ns = next;
         taken.sort_by_key(|held| held.sighting.monotonic_ns);
         taken
+    }
+}
+
+/// Whether an owner is one only as long as it lives: nothing else tells whether who held the socket
+/// at the start still does, or whether who listened has left the listener to a child.
+fn must_live(event: &Event, owner: &Owner) -> bool {
+    match owner.via {
+        Via::Snapshot => true,
+        Via::Listen => event.state == Some(TcpState::Listen),
+        Via::Listener => event
+            .listener
+            .as_ref()
+            .is_none_or(|listener| listener.ended.is_none()),
+        _ => false,
     }
 }
 

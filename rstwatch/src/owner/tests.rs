@@ -110,6 +110,11 @@ impl Bench {
         self.run(|owners, mut out| owners.observe(observation, &mut out))
     }
 
+    fn found(&mut self, holders: &Holders) -> Seen {
+        let wanted = self.owners.take_wanted().expect("nothing is searched for");
+        self.run(|owners, mut out| owners.found(&wanted, holders, &mut out))
+    }
+
     fn tick(&mut self, after_ms: u64) -> Seen {
         self.run(|owners, mut out| owners.tick((1_000 + after_ms) * MS, &mut out))
     }
@@ -221,22 +226,72 @@ fn a_received_reset_that_a_sent_one_follows_was_none() {
     assert_eq!(bench.tick(5), vec![(Direction::Received, None)]);
 }
 
+fn closed(sock: u64, pid: u32) -> Observation {
+    Observation::Closed {
+        sock,
+        closer: Some(process(pid)),
+    }
+}
+
 #[test]
-fn a_socket_that_goes_before_its_answer_still_has_none_received() {
+fn after_the_close_of_its_socket_no_answer_is_waited_for() {
     let mut bench = bench();
     let mut maybe = received(5);
     maybe.maybe_data = true;
-    maybe.await_close = true;
-    bench.observe(Observation::Reset(maybe));
-    assert_eq!(
-        bench.observe(Observation::Closed {
-            sock: 5,
-            closer: Some(process(2)),
-        }),
-        vec![]
-    );
-    assert_eq!(bench.observe(answer(5)), vec![(Direction::Sent, None)]);
+    bench.observe(waiting(maybe));
+    let shown = vec![(Direction::Received, Some((2, Via::Close)))];
+    assert_eq!(bench.observe(closed(5, 2)), shown);
     assert_eq!(bench.tick(1_000), vec![]);
+}
+
+#[test]
+fn who_closes_the_next_socket_at_an_address_does_not_own_the_one_before() {
+    let mut bench = bench();
+    let mut shared = received(5);
+    shared.shared = true;
+    bench.observe(waiting(shared));
+    assert_eq!(bench.observe(closed(5, 2)), vec![]);
+    assert_eq!(bench.observe(closed(5, 3)), vec![]);
+    assert_eq!(
+        bench.found(&Holders::default()),
+        vec![(Direction::Received, Some((2, Via::Close)))]
+    );
+}
+
+fn of_a_listener(via: Via) -> Sighting {
+    let mut sighting = reset(5, Direction::Sent, Trigger::Segment);
+    sighting.event.state = Some(TcpState::Listen);
+    sighting.event.owner = Some(Owner {
+        process: process(2),
+        via,
+        holders: Vec::new(),
+    });
+    sighting
+}
+
+#[test]
+fn a_listener_that_outlived_who_listened_is_searched_for() {
+    for via in [Via::Listen, Via::Snapshot] {
+        let mut bench = Bench::new(Holders::default(), false);
+        assert_eq!(
+            bench.observe(Observation::Reset(of_a_listener(via))),
+            vec![]
+        );
+        let mut holders = Holders::default();
+        holders.add(77, &process(3));
+        assert_eq!(
+            bench.found(&holders),
+            vec![(Direction::Sent, Some((3, Via::Procfs)))]
+        );
+    }
+}
+
+#[test]
+fn a_listener_belongs_to_who_listens_while_that_lives() {
+    assert_eq!(
+        bench().observe(Observation::Reset(of_a_listener(Via::Listen))),
+        vec![(Direction::Sent, Some((2, Via::Listen)))]
+    );
 }
 
 #[test]

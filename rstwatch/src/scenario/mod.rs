@@ -3,17 +3,20 @@
 //!
 //! A [`Scenario`] is data: who plays, what they do step by step, and which events a tracer must
 //! show for it. All of them stand in [`catalogue`]. [`stage`] sets one up and plays it, each step
-//! when the one before is done; [`role`] is what the processes run. [`verdict`] holds what was
-//! expected against what was seen. [`netns`], [`netlink`] and [`tcp_table`] are the tools.
+//! when the one before is done; [`player`] is the director's side of a process, [`role`] what the
+//! process runs. [`verdict`] holds what was expected against what was seen. [`netns`], [`netlink`],
+//! [`tcp_table`] and `uring` are the tools.
 //!
 //! Nothing here traces, and nothing outside of the namespaces that a stage makes is touched.
 
 pub mod catalogue;
 pub mod netlink;
 pub mod netns;
+pub mod player;
 pub mod role;
 pub mod stage;
 pub mod tcp_table;
+mod uring;
 pub mod verdict;
 
 use std::fmt;

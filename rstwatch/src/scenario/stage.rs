@@ -3,25 +3,19 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead as _, BufReader, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
-    thread,
-    time::{Duration, Instant},
+    path::Path,
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{
-    Doer, Expected, Family, Ground, Host, ROLE_COMMAND, Scenario,
+    Doer, Expected, Family, Ground, Host, Scenario,
     netns::{Address, Netns},
+    player::{Player, STEP},
     tcp_table::{self, Row},
 };
 use crate::{
@@ -32,14 +26,8 @@ use crate::{
 /// A port at which nobody listens (discard).
 const NOBODY: u16 = 9;
 
-/// For how long a step may take. All but the two below are done in milliseconds.
-const STEP: Duration = Duration::from_secs(10);
-
 /// For how long a flood of connects may take.
 const FLOOD: Duration = Duration::from_mins(2);
-
-/// Between two looks at the kernel's tables.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// A scenario that is being played. Dropping it ends every process and namespace of it, and so does
 /// the end of the process that holds it.
@@ -47,32 +35,21 @@ const LOOK: Duration = Duration::from_millis(1);
 pub struct Stage {
     scenario: &'static Scenario,
     family: Family,
-    // The players go before the hosts that they live in.
-    players: Vec<Player>,
+    // The processes go before the hosts that they live in.
+    parts: Vec<Part>,
     hosts: Vec<(Host, Netns)>,
     /// Where each role can be reached, or connected from.
     ends: HashMap<String, SocketAddr>,
 }
 
-/// A process in a role.
+/// A role, and the process that plays it.
 #[derive(Debug)]
-struct Player {
+struct Part {
     name: &'static str,
     host: Host,
-    child: Child,
-    input: Option<ChildStdin>,
-    answers: Receiver<String>,
-    /// Not the child's after a fork.
-    pid: u32,
+    player: Player,
     /// Own end and other end of its last connection.
     connection: Option<(SocketAddr, SocketAddr)>,
-}
-
-/// What a role answered.
-#[derive(Debug)]
-enum Answer {
-    Ok(String),
-    Fail { errno: String, detail: String },
 }
 
 impl Stage {
@@ -85,7 +62,7 @@ impl Stage {
         let mut stage = Self {
             scenario,
             family,
-            players: Vec::new(),
+            parts: Vec::new(),
             hosts: Vec::new(),
             ends: HashMap::new(),
         };
@@ -109,9 +86,14 @@ impl Stage {
         let nobody = SocketAddr::new(self.address(far), NOBODY);
         self.ends.insert("nobody".to_owned(), nobody);
         for (name, host) in self.scenario.roles {
-            let player = Player::start(name, *host, self.netns_of(*host)?, exe)
+            let player = Player::start(name, self.netns_of(*host)?, exe)
                 .with_context(|| format!("cannot start {name}"))?;
-            self.players.push(player);
+            self.parts.push(Part {
+                name,
+                host: *host,
+                player,
+                connection: None,
+            });
         }
         Ok(())
     }
@@ -162,7 +144,7 @@ impl Stage {
 
     /// The PID of a role; after a fork the worker's.
     pub fn pid(&self, role: &str) -> Option<u32> {
-        self.player(role).map(|player| player.pid).ok()
+        self.part(role).map(|part| part.player.pid()).ok()
     }
 
     /// Where a role listens or has connected from, or where nobody listens.
@@ -211,11 +193,11 @@ impl Stage {
             event["reason"] = expected.reason.into();
         }
         if let Some((role, via)) = expected.owner {
-            let pid = self.player(role)?.pid;
+            let pid = self.part(role)?.player.pid();
             event["owner"] = json!({"pid": pid, "comm": role, "via": via.name()});
         }
         if let Doer::Role(role) | Doer::Dying(role, _) = expected.actor {
-            let pid = self.player(role)?.pid;
+            let pid = self.part(role)?.player.pid();
             event["actor"] = json!({
                 "pid": pid,
                 "tid": pid,
@@ -269,35 +251,35 @@ impl Stage {
                 let count: u32 = count.parse().context("no number")?;
                 self.await_row(role, "so much unread data", |row| row.unread == count)
             }
-            [role, "kill"] => self.player_mut(role)?.kill(),
-            [role, "exit"] => self.player_mut(role)?.exit(),
+            [role, "kill"] => self.part_mut(role)?.player.kill(Signal::SIGKILL),
+            [role, "exit"] => self.part_mut(role)?.player.end_by("exit"),
             [role, "listen"] => {
-                let address = self.address(self.player(role)?.host);
+                let address = self.address(self.part(role)?.host);
                 self.listen(role, SocketAddr::new(address, 0), errno)
             }
             [role, "listen", end] => self.listen(role, self.known_end(end)?, errno),
             [role, "connect", end] => self.connect(role, end, errno),
             [role, "flood", end, count] => {
                 let command = format!("flood {} {count}", self.known_end(end)?);
-                let answer = self.player_mut(role)?.ask(&command, FLOOD)?;
+                let answer = self.part_mut(role)?.player.ask(&command, FLOOD)?;
                 answer.demand(None).map(drop)
             }
             [role, "accept"] => {
                 let own = self.known_end(role)?;
-                let player = self.player_mut(role)?;
-                let peer = player.ask("accept", STEP)?.demand(None)?;
-                player.connection = Some((own, peer.parse().context("no address")?));
+                let part = self.part_mut(role)?;
+                let peer = part.player.ask("accept", STEP)?.demand(None)?;
+                part.connection = Some((own, peer.parse().context("no address")?));
                 Ok(())
             }
             [role, "fork"] => {
-                let player = self.player_mut(role)?;
+                let player = &mut self.part_mut(role)?.player;
                 let pid = player.ask("fork", STEP)?.demand(None)?;
-                player.pid = pid.parse().context("no PID")?;
+                player.becomes(pid.parse().context("no PID")?);
                 Ok(())
             }
             [role, ..] => {
                 let command = words[1..].join(" ");
-                let answer = self.player_mut(role)?.ask(&command, STEP)?;
+                let answer = self.part_mut(role)?.player.ask(&command, STEP)?;
                 answer.demand(errno).map(drop)
             }
             [] => bail!("an empty step"),
@@ -305,7 +287,10 @@ impl Stage {
     }
 
     fn listen(&mut self, role: &str, at: SocketAddr, errno: Option<&str>) -> Result<()> {
-        let answer = self.player_mut(role)?.ask(&format!("listen {at}"), STEP)?;
+        let answer = self
+            .part_mut(role)?
+            .player
+            .ask(&format!("listen {at}"), STEP)?;
         let port = answer.demand(errno)?;
         if errno.is_none() {
             let end = SocketAddr::new(at.ip(), port.parse().context("no port")?);
@@ -316,36 +301,23 @@ impl Stage {
 
     fn connect(&mut self, role: &str, end: &str, errno: Option<&str>) -> Result<()> {
         let remote = self.known_end(end)?;
-        let address = self.address(self.player(role)?.host);
-        let player = self.player_mut(role)?;
-        let answer = player.ask(&format!("connect {remote}"), STEP)?;
+        let address = self.address(self.part(role)?.host);
+        let cast = self.part_mut(role)?;
+        let answer = cast.player.ask(&format!("connect {remote}"), STEP)?;
         let port = answer.demand(errno)?.parse().context("no port")?;
         let local = SocketAddr::new(address, port);
-        player.connection = Some((local, remote));
+        cast.connection = Some((local, remote));
         self.ends.insert(role.to_owned(), local);
         Ok(())
     }
 
     /// Waits until the kernel's row of the role's connection is as `wanted`.
     fn await_row(&self, role: &str, what: &str, wanted: impl Fn(&Row) -> bool) -> Result<()> {
-        let player = self.player(role)?;
-        let (local, remote) = player
+        let part = self.part(role)?;
+        let connection = part
             .connection
             .with_context(|| format!("{role} has no connection"))?;
-        let deadline = Instant::now() + STEP;
-        loop {
-            let row = tcp_table::read(player.child.id())?
-                .into_iter()
-                .find(|row| (row.local, row.remote) == (local, remote));
-            if row.as_ref().is_some_and(&wanted) {
-                return Ok(());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "waited {STEP:?} for {what} in vain; now {row:?}"
-            );
-            thread::sleep(LOOK);
-        }
+        tcp_table::await_row(part.player.started(), connection, what, wanted)
     }
 
     /// Joins A with `other`.
@@ -393,139 +365,17 @@ impl Stage {
             .with_context(|| format!("{name} has neither listened nor connected"))
     }
 
-    fn player(&self, name: &str) -> Result<&Player> {
-        self.players
+    fn part(&self, name: &str) -> Result<&Part> {
+        self.parts
             .iter()
-            .find(|player| player.name == name)
+            .find(|part| part.name == name)
             .with_context(|| format!("there is no role {name}"))
     }
 
-    fn player_mut(&mut self, name: &str) -> Result<&mut Player> {
-        self.players
+    fn part_mut(&mut self, name: &str) -> Result<&mut Part> {
+        self.parts
             .iter_mut()
-            .find(|player| player.name == name)
+            .find(|part| part.name == name)
             .with_context(|| format!("there is no role {name}"))
-    }
-}
-
-impl Answer {
-    /// Demands that the step succeeded, or failed with `errno`, and gives the rest of the answer.
-    fn demand(self, errno: Option<&str>) -> Result<String> {
-        match (self, errno) {
-            (Self::Ok(text), None) => Ok(text),
-            (Self::Fail { errno, detail }, Some(wanted)) if errno == wanted => Ok(detail),
-            (Self::Ok(_), Some(wanted)) => bail!("succeeded, but should fail with {wanted}"),
-            (Self::Fail { errno, .. }, Some(wanted)) => bail!("failed with {errno}, not {wanted}"),
-            (Self::Fail { errno, .. }, None) => bail!("failed with {errno}"),
-        }
-    }
-}
-
-impl Player {
-    fn start(name: &'static str, host: Host, netns: &Netns, exe: &Path) -> Result<Self> {
-        let exe: PathBuf = exe.to_owned();
-        // The namespace's thread is the parent, whose end the role does not outlive.
-        let mut child = netns.run(move || {
-            Command::new(&exe)
-                .args([ROLE_COMMAND, name])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .with_context(|| format!("cannot run {}", exe.display()))
-        })??;
-        let input = child.stdin.take();
-        let output = child.stdout.take().context("no standard output")?;
-        let (to, answers) = mpsc::channel();
-        let pid = child.id();
-        let player = Self {
-            name,
-            host,
-            child,
-            input,
-            answers,
-            pid,
-            connection: None,
-        };
-        thread::Builder::new()
-            .name(format!("hear-{name}"))
-            .spawn(move || {
-                for line in BufReader::new(output).lines().map_while(Result::ok) {
-                    if to.send(line).is_err() {
-                        break;
-                    }
-                }
-            })
-            .context("cannot start a thread")?;
-        Ok(player)
-    }
-
-    /// Tells the role to take a step and waits for its answer.
-    fn ask(&mut self, command: &str, patience: Duration) -> Result<Answer> {
-        self.tell(command)?;
-        match self.answers.recv_timeout(patience) {
-            Ok(line) => parse_answer(&line),
-            Err(RecvTimeoutError::Timeout) => {
-                bail!("{} did not answer within {patience:?}", self.name)
-            }
-            Err(RecvTimeoutError::Disconnected) => bail!("{} has ended", self.name),
-        }
-    }
-
-    fn tell(&mut self, command: &str) -> Result<()> {
-        let input = self.input.as_mut().context("the role has ended")?;
-        input
-            .write_all(format!("{command}\n").as_bytes())
-            .with_context(|| format!("{} does not listen", self.name))
-    }
-
-    /// Kills the process that plays and waits until it is gone.
-    fn kill(&mut self) -> Result<()> {
-        let pid = Pid::from_raw(self.pid.try_into().context("no PID")?);
-        kill(pid, Signal::SIGKILL).context("cannot kill the role")?;
-        self.wait()
-    }
-
-    /// Has the process end and waits until it is gone.
-    fn exit(&mut self) -> Result<()> {
-        self.tell("exit")?;
-        self.wait()
-    }
-
-    fn wait(&mut self) -> Result<()> {
-        match self.answers.recv_timeout(STEP) {
-            Ok(line) => bail!("{} answers instead of ending: {line}", self.name),
-            Err(RecvTimeoutError::Timeout) => bail!("{} did not end in {STEP:?}", self.name),
-            Err(RecvTimeoutError::Disconnected) => {}
-        }
-        self.input = None;
-        // Its output is closed, so it is at its end; its sockets are closed when it is gone.
-        self.child
-            .wait()
-            .with_context(|| format!("cannot wait for {}", self.name))?;
-        Ok(())
-    }
-}
-
-impl Drop for Player {
-    fn drop(&mut self) {
-        // Either fails only when the process is gone already. A worker dies with its parent.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn parse_answer(line: &str) -> Result<Answer> {
-    let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
-    match kind {
-        "ok" => Ok(Answer::Ok(rest.to_owned())),
-        "fail" => {
-            let (errno, detail) = rest.split_once(' ').unwrap_or((rest, ""));
-            Ok(Answer::Fail {
-                errno: errno.to_owned(),
-                detail: detail.to_owned(),
-            })
-        }
-        "error" => Err(anyhow!("{rest}")),
-        _ => bail!("an answer that is none: {line}"),
     }
 }

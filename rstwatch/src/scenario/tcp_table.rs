@@ -4,11 +4,17 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
+use super::player::STEP;
 use crate::event::TcpState;
+
+/// Between two looks at the kernel's tables.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// A socket of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +42,34 @@ pub fn read(pid: u32) -> Result<Vec<Row>> {
         rows.extend(table.lines().filter_map(parse));
     }
     Ok(rows)
+}
+
+/// Waits until the row of a connection, its own end first, in the network namespace of process
+/// `pid` is as `wanted`; `what` says what that means.
+///
+/// # Errors
+///
+/// When that takes too long, or there is no such process.
+pub fn await_row(
+    pid: u32,
+    (local, remote): (SocketAddr, SocketAddr),
+    what: &str,
+    wanted: impl Fn(&Row) -> bool,
+) -> Result<()> {
+    let deadline = Instant::now() + STEP;
+    loop {
+        let row = read(pid)?
+            .into_iter()
+            .find(|row| (row.local, row.remote) == (local, remote));
+        if row.as_ref().is_some_and(&wanted) {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "waited {STEP:?} for {what} in vain; now {row:?}"
+        );
+        thread::sleep(LOOK);
+    }
 }
 
 /// A line such as `0: 0100007F:1F90 0200007F:C001 01 00000000:00000040 ...`; `None` for the heading.

@@ -257,7 +257,18 @@ impl Writer<'_> {
             ",\"exiting\":false,\"signal\":"
         });
         self.or_null(actor.signal, Self::number);
-        self.raw("}");
+        self.raw(",\"exit_status\":");
+        self.or_null(actor.exit_status, Self::number);
+        self.raw(if actor.oom {
+            ",\"oom\":true,\"kernel_thread\":"
+        } else {
+            ",\"oom\":false,\"kernel_thread\":"
+        });
+        self.raw(if actor.kernel_thread {
+            "true}"
+        } else {
+            "false}"
+        });
     }
 
     fn peer(&mut self, peer: &Peer) {

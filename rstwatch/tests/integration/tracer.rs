@@ -183,9 +183,14 @@ impl Tracer {
         self.finish()
     }
 
+    /// Its PID.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().try_into().expect("a PID"));
+        let pid = Pid::from_raw(self.pid().try_into().expect("a PID"));
         kill(pid, signal).expect("cannot send a signal");
     }
 
