@@ -274,6 +274,8 @@ plain_data! {
         pub tuple: Tuple,
         /// The process that calls `listen()`, or that closes it.
         pub task: Task,
+        /// Inode of the listener's file.
+        pub inode: u64,
     }
-    size 112
+    size 120
 }

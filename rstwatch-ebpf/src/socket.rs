@@ -261,7 +261,7 @@ pub unsafe fn is_kernel_owned<M: Memory>(sock: KernelPtr) -> bool {
 ///
 /// `sock` must be a non-null full socket argument of the hook.
 #[inline(always)]
-unsafe fn inode<M: Memory>(sock: KernelPtr) -> u64 {
+pub unsafe fn inode<M: Memory>(sock: KernelPtr) -> u64 {
     // SAFETY: the caller's promise. `struct socket` begins `struct socket_alloc`, whose inode lies
     // beyond the type that the verifier knows the pointer by: hence the helper.
     unsafe {

@@ -552,6 +552,8 @@ pub enum Ended {
 pub struct Listening {
     /// Who listens, or listened last.
     pub process: Process,
+    /// Inode of its socket's file; 0: not known.
+    pub inode: u64,
     /// Nanoseconds since it began; `None` when it was there before the start.
     pub age_ns: Option<u64>,
     /// How it ended; `None` while it listens.

@@ -71,6 +71,8 @@ pub struct Listener {
     pub local: Endpoint,
     /// Its socket's kernel address.
     pub sock: u64,
+    /// Inode of its file.
+    pub inode: u64,
     /// When, in nanoseconds of `CLOCK_MONOTONIC`.
     pub monotonic_ns: u64,
     /// Who calls `listen()`, or closes it.
@@ -393,6 +395,7 @@ fn listener(record: &record::Listener, ends: bool) -> Observation {
         netns: record.tuple.netns,
         local,
         sock: record.header.sock,
+        inode: record.inode,
         monotonic_ns: record.header.time_ns,
         by: actor_of(&record.task),
         ends,

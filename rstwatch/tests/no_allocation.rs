@@ -124,6 +124,7 @@ fn events() -> [Event; 4] {
     };
     let listener_gone = Event {
         listener: Some(Box::new(Listening {
+            inode: 0,
             process: process(2),
             age_ns: None,
             ended: Some(ListenerEnd {

@@ -189,6 +189,7 @@ fn report_listener<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, kind: u1
         fill_header(&raw mut (*record).header, kind, sock as u64);
         socket::fill_tuple::<M>(&raw mut (*record).tuple, sock, tcp);
         task::fill_current::<M>(&raw mut (*record).task);
+        (*record).inode = socket::inode::<M>(sock);
     }
     slot.submit(NO_WAKEUP);
 }

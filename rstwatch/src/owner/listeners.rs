@@ -26,6 +26,7 @@ type Key = (u32, IpAddr, u16);
 struct Open {
     /// Its kernel address; `None` when it was there before the start.
     sock: Option<u64>,
+    inode: u64,
     process: Process,
     since_ns: Option<u64>,
 }
@@ -54,11 +55,12 @@ pub struct Listeners {
 
 impl Listeners {
     /// Adds one that was there before the start.
-    pub fn add_existing(&mut self, netns: u32, local: Endpoint, process: Process) {
+    pub fn add_existing(&mut self, netns: u32, local: Endpoint, inode: u64, process: Process) {
         self.open(
             (netns, local.addr, local.port),
             Open {
                 sock: None,
+                inode,
                 process,
                 since_ns: None,
             },
@@ -75,6 +77,7 @@ impl Listeners {
                 key,
                 Open {
                     sock: Some(listener.sock),
+                    inode: listener.inode,
                     process: listener.by.process,
                     since_ns: Some(listener.monotonic_ns),
                 },
@@ -107,6 +110,7 @@ impl Listeners {
         if let Some(open) = ports().find_map(|port| port.open.first()) {
             return Some(Listening {
                 process: open.process.clone(),
+                inode: open.inode,
                 age_ns: since(open.since_ns),
                 ended: None,
             });
@@ -116,6 +120,7 @@ impl Listeners {
             .max_by_key(|ended| ended.at_ns)?;
         Some(Listening {
             process: ended.process.clone(),
+            inode: 0,
             age_ns: since(ended.since_ns),
             ended: Some(ListenerEnd {
                 closer: ended.closer.clone(),
@@ -189,6 +194,7 @@ mod tests {
             netns: 1,
             local,
             sock,
+            inode: sock,
             monotonic_ns: time,
             by: fixture::actor(pid, "nginx"),
             ends,
@@ -240,8 +246,8 @@ mod tests {
     fn one_from_before_the_start_is_ended_by_whoever_closes_it() {
         let mut listeners = Listeners::default();
         let local = at("0.0.0.0", 80);
-        listeners.add_existing(1, local, fixture::process(10, "nginx"));
-        listeners.add_existing(1, local, fixture::process(11, "nginx"));
+        listeners.add_existing(1, local, 4_711, fixture::process(10, "nginx"));
+        listeners.add_existing(1, local, 4_711, fixture::process(11, "nginx"));
         listeners.observe(change(local, 9, 11, 400, true));
         assert_eq!(found(&listeners, local), Some((10, None)));
         listeners.observe(change(local, 8, 12, 500, true));

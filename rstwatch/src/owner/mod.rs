@@ -176,12 +176,18 @@ impl<L: Liveness> Owners<L> {
         out: &mut impl FnMut(Event),
     ) {
         let answered = self.take(|held| {
-            held.waiting == Waiting::Search && searched.contains(&inode(&held.sighting.event))
+            held.waiting == Waiting::Search
+                && searched.contains(&sought_inode(&held.sighting.event))
         });
         for mut held in answered {
             let event = &mut held.sighting.event;
-            let inode = inode(event);
-            let Some(found) = holders.owner(inode, Via::Procfs) else {
+            let inode = sought_inode(event);
+            let via = if is_unaccepted(event) {
+                Via::Listener
+            } else {
+                Via::Procfs
+            };
+            let Some(found) = holders.owner(inode, via) else {
                 self.release(held, out);
                 continue;
             };
@@ -239,15 +245,15 @@ impl<L: Liveness> Owners<L> {
         }
         self.ask_listeners(event, sighting.monotonic_ns);
         if !sighting.await_close {
-            let listens = event.state == Some(TcpState::Listen);
             if let Some(owner) = &event.owner
                 && must_live(event, owner)
                 && !self.is_alive(&owner.process, sighting.monotonic_ns)
             {
                 event.owner = None;
-                if listens && inode != 0 {
+                let listener = sought_inode(event);
+                if listener != 0 && must_search(event) {
                     // A daemon's parent listened and is gone; the daemon holds the listener.
-                    self.wanted.insert(inode);
+                    self.wanted.insert(listener);
                     self.hold(sighting, Waiting::Search, u64::MAX, out);
                     return;
                 }
@@ -290,7 +296,7 @@ impl<L: Liveness> Owners<L> {
                     .map(Box::new);
             }
             // Neither held nor given up: it waits to be accepted.
-            Some(socket) if !socket.held && !socket.orphan && event.owner.is_none() => {
+            Some(_) if is_unaccepted(event) && event.owner.is_none() => {
                 event.listener = self
                     .listeners
                     .find(netns, event.local, now_ns)
@@ -422,6 +428,27 @@ fn with_closer(known: Option<Owner>, closer: Option<Process>) -> Option<Owner> {
 
 fn inode(event: &Event) -> u64 {
     event.socket.as_ref().map_or(0, |socket| socket.inode)
+}
+
+/// Whether the connection waits to be accepted: neither held by a process nor given up by one.
+fn is_unaccepted(event: &Event) -> bool {
+    event
+        .socket
+        .as_ref()
+        .is_some_and(|socket| !socket.held && !socket.orphan)
+}
+
+/// The inode to search for: the socket's, or that of the listener whose queue it is in.
+fn sought_inode(event: &Event) -> u64 {
+    match (&event.listener, inode(event)) {
+        (Some(listener), 0) if is_unaccepted(event) => listener.inode,
+        (_, inode) => inode,
+    }
+}
+
+/// Whether a search can find a listener's holder.
+fn must_search(event: &Event) -> bool {
+    event.state == Some(TcpState::Listen) || is_unaccepted(event)
 }
 
 fn is_kernel_owned(event: &Event) -> bool {

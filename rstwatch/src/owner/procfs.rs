@@ -116,7 +116,7 @@ pub fn find_listeners(holders: &Holders) -> Listeners {
             let lines = BufReader::new(file).lines().map_while(Result::ok).skip(1);
             for (local, inode) in lines.map_while(|line| parse_listener(&line)) {
                 if let Some(owner) = holders.owner(inode, Via::Snapshot) {
-                    listeners.add_existing(netns, local, owner.process);
+                    listeners.add_existing(netns, local, inode, owner.process);
                 }
             }
         }

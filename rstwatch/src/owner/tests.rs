@@ -388,3 +388,36 @@ fn the_holders_of_a_shared_socket_are_searched_for_at_once() {
     assert_eq!(named.len(), 1);
     assert_eq!(named[0].2, [3, 4]);
 }
+
+#[test]
+fn a_connection_not_yet_accepted_is_its_listeners_holders() {
+    let mut bench = Bench::new(Holders::default(), false);
+    bench
+        .owners
+        .observe(Observation::Listener(listening(2, 99)), &mut |_| {});
+    let mut sighting = received(5);
+    sighting.event.netns = Some(1);
+    if let Some(socket) = &mut sighting.event.socket {
+        socket.held = false;
+        socket.inode = 0;
+    }
+    assert_eq!(bench.observe(Observation::Reset(sighting)), vec![]);
+    let mut holders = Holders::default();
+    holders.add(99, &process(3));
+    assert_eq!(
+        bench.found(&holders),
+        vec![(Direction::Received, Some((3, Via::Listener)))]
+    );
+}
+
+fn listening(pid: u32, inode: u64) -> crate::interpret::Listener {
+    crate::interpret::Listener {
+        netns: 1,
+        local: received(5).event.local,
+        sock: 9,
+        inode,
+        monotonic_ns: 0,
+        by: crate::fixture::actor(pid, "parent"),
+        ends: false,
+    }
+}

@@ -35,6 +35,7 @@ fn long_ago(event: Event) -> Event {
 fn listened(closer: Option<Actor>) -> Event {
     with(stray(SYN, 0), |event| {
         event.listener = Some(Box::new(Listening {
+            inode: 0,
             process: fixture::process(812, "nginx"),
             age_ns: None,
             ended: closer.map(|closer| ListenerEnd {

@@ -1246,6 +1246,7 @@ fn any_past() -> impl Strategy<Value = Past> {
 fn any_listener() -> impl Strategy<Value = Box<Listening>> {
     option::of((any_actor(), any::<u64>())).prop_map(|ended| {
         Box::new(Listening {
+            inode: 0,
             process: fixture::process(7, "listens"),
             age_ns: None,
             ended: ended.map(|(closer, ago_ns)| ListenerEnd { closer, ago_ns }),
