@@ -14,7 +14,7 @@ use crate::{
     filter::Filter,
     interpret::{Interpreter, Observation},
     owner::{
-        Owners,
+        self, Owners,
         details::ProcessDetails,
         listeners::Listeners,
         procfs::{Holders, Procfs},
@@ -110,7 +110,12 @@ struct End {
     /// Events to show at the most.
     most: u64,
     buffer: BytesMut,
+    /// Why shown events have no owner, when that is asked for.
+    notes: Option<Vec<String>>,
 }
+
+/// Notes that are kept until they are taken; what is beyond is not said.
+const MOST_NOTES: usize = 1_024;
 
 impl End {
     fn take(&mut self, paired: Paired) {
@@ -168,6 +173,13 @@ impl End {
         if self.tally.shown < self.most && self.filter.matches(event, verdict) {
             self.tally.shown += 1;
             self.sink.event(&mut self.buffer, event, verdict);
+            if let Some(notes) = &mut self.notes
+                && notes.len() < MOST_NOTES
+                && let Some(why) = owner::why_unknown(event)
+            {
+                let (local, remote) = (event.local, event.remote);
+                notes.push(format!("no owner for {local} {remote}: {why}"));
+            }
         } else {
             self.tally.filtered += 1;
         }
@@ -200,6 +212,7 @@ impl Pipeline {
                     tally: Tally::default(),
                     most,
                     buffer: BytesMut::new(),
+                    notes: None,
                 },
             },
         }
@@ -300,6 +313,21 @@ impl Pipeline {
     /// What is to be written.
     pub const fn buffer(&mut self) -> &mut BytesMut {
         &mut self.rear.end.buffer
+    }
+
+    /// Has it said why an event has no owner.
+    pub fn note_unknown_owners(&mut self) {
+        self.rear.end.notes = Some(Vec::new());
+    }
+
+    /// What is to be said since the last call.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        self.rear
+            .end
+            .notes
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     /// Writes what comes before the first event.

@@ -426,6 +426,27 @@ fn with_closer(known: Option<Owner>, closer: Option<Process>) -> Option<Owner> {
     }
 }
 
+/// Why a complete event names no owner; `None` when it does, or when there is no connection that
+/// anybody could own.
+pub fn why_unknown(event: &Event) -> Option<&'static str> {
+    if event.owner.is_some() {
+        return None;
+    }
+    let Some(socket) = &event.socket else {
+        let was_one = event.state.is_some() || event.past.is_some();
+        return was_one.then_some("it was closed unseen, before rstwatch began or too long ago");
+    };
+    Some(if socket.kernel_owned {
+        "the socket is the kernel's own"
+    } else if socket.held {
+        "no process closed it in time, and none was found to hold it"
+    } else if socket.orphan {
+        "its process had closed it unseen"
+    } else {
+        "nobody has accepted it, and whoever listens is not known"
+    })
+}
+
 fn inode(event: &Event) -> u64 {
     event.socket.as_ref().map_or(0, |socket| socket.inode)
 }

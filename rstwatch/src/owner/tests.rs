@@ -421,3 +421,43 @@ fn listening(pid: u32, inode: u64) -> crate::interpret::Listener {
         ends: false,
     }
 }
+
+#[test]
+fn an_unknown_owner_has_its_reason() {
+    let why = |change: &dyn Fn(&mut Event)| {
+        let mut event = received(5).event;
+        change(&mut event);
+        why_unknown(&event)
+    };
+    let socket = |held, orphan, kernel_owned| {
+        why(&|event| {
+            event.socket = Some(Socket {
+                held,
+                orphan,
+                kernel_owned,
+                ..Socket::default()
+            });
+        })
+    };
+    let reasons = [
+        socket(true, false, true),
+        socket(true, false, false),
+        socket(false, true, false),
+        socket(false, false, false),
+        why(&|event| event.socket = None),
+    ];
+    let distinct: BTreeSet<_> = reasons.iter().map(|reason| reason.unwrap()).collect();
+    assert_eq!(distinct.len(), reasons.len());
+    // A port where nobody listens has no owner to be known.
+    assert_eq!(
+        why(&|event| {
+            event.socket = None;
+            event.state = None;
+        }),
+        None
+    );
+    assert_eq!(
+        why(&|event| event.owner = crate::fixture::unread().owner),
+        None
+    );
+}

@@ -88,6 +88,9 @@ pub async fn trace(options: TraceOptions) -> Result<()> {
         next_interval: options.interval.map(|interval| Instant::now() + interval),
         options,
     };
+    if run.options.verbose {
+        run.pipeline.note_unknown_owners();
+    }
     run.pipeline.begin();
     if let Some(path) = &run.options.ready_file {
         File::create(path)
@@ -173,9 +176,7 @@ impl Run {
         if !self.now_and_then()? {
             return Ok(false);
         }
-        if let Some(log) = &mut self.log {
-            log.print();
-        }
+        self.say();
         if !self.pipeline.buffer().is_empty() {
             // While nobody takes the output, events stay in the ring, where loss is counted.
             let Some(room) = self.output.room().await else {
@@ -192,6 +193,16 @@ impl Run {
             _ => sleep(BUSY).await,
         }
         Ok(true)
+    }
+
+    /// Says on standard error what was asked for with `-v` and `--bpf-log`.
+    fn say(&mut self) {
+        for note in self.pipeline.take_notes() {
+            eprintln!("rstwatch: {note}");
+        }
+        if let Some(log) = &mut self.log {
+            log.print();
+        }
     }
 
     /// Takes at most `most` records from the ring. Returns how many it took.
@@ -309,6 +320,7 @@ impl Run {
                 .found(&wanted, &procfs::find_holders(Some(&wanted)));
         }
         self.pipeline.finish();
+        self.say();
         if self.options.verbose {
             let remembered = self.tracer.stat(Stat::Remembered)?;
             eprintln!(
