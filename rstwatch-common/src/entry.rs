@@ -76,6 +76,17 @@ plain_data! {
     size 40
 }
 
+impl Tuple {
+    /// No connection.
+    pub const EMPTY: Self = Self {
+        local: [0; 16],
+        remote: [0; 16],
+        local_port: 0,
+        remote_port: 0,
+        netns: 0,
+    };
+}
+
 /// [`SocketEntry::via`]: no owner known.
 pub const VIA_NONE: u8 = 0;
 /// [`SocketEntry::via`]: the owner called `connect()`.

@@ -32,13 +32,7 @@ pub fn destroy_sock<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     }
     // A refused connect has nothing that a later segment could be for.
     if closed_ns != 0 || (marks & MARK_RESET != 0 && prev_state != SYN_SENT) {
-        let mut tuple = Tuple {
-            local: [0; 16],
-            remote: [0; 16],
-            local_port: 0,
-            remote_port: 0,
-            netns: 0,
-        };
+        let mut tuple = Tuple::EMPTY;
         // SAFETY: the hook's socket is full and not null; `tuple` is ours.
         unsafe {
             let tcp = M::tcp_sock(sock);

@@ -209,13 +209,7 @@ unsafe fn remember_now<M: Memory, C: EbpfContext>(
     tcp: KernelPtr,
     entry: *const SocketEntry,
 ) {
-    let mut tuple = Tuple {
-        local: [0; 16],
-        remote: [0; 16],
-        local_port: 0,
-        remote_port: 0,
-        netns: 0,
-    };
+    let mut tuple = Tuple::EMPTY;
     // SAFETY: the caller's promise.
     unsafe { socket::fill_tuple::<M>(&raw mut tuple, sock, tcp) };
     maps::remember_past(ctx, &tuple, entry);

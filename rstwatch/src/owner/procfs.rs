@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader},
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use crate::{
@@ -79,7 +79,7 @@ impl Holders {
 /// meanwhile, or that may not be looked at, are passed over.
 pub fn find_holders(wanted: Option<&BTreeSet<u64>>) -> Holders {
     let mut holders = Holders::default();
-    for path in processes() {
+    for path in netns::processes() {
         let inodes = socket_inodes(&path, wanted);
         if !inodes.is_empty()
             && let Some(pid) = path
@@ -100,7 +100,7 @@ pub fn find_holders(wanted: Option<&BTreeSet<u64>>) -> Holders {
 pub fn find_listeners(holders: &Holders) -> Listeners {
     let mut listeners = Listeners::default();
     let mut seen = HashSet::new();
-    for process in processes() {
+    for process in netns::processes() {
         let Ok(netns) = netns::inode_of(&process.join("ns/net")) else {
             continue;
         };
@@ -146,22 +146,6 @@ fn parse_listener(line: &str) -> Option<(Endpoint, u64)> {
         _ => return None,
     };
     Some((Endpoint { addr, port }, inode))
-}
-
-/// The directories of all processes.
-fn processes() -> impl Iterator<Item = PathBuf> {
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| {
-            entry
-                .file_name()
-                .as_encoded_bytes()
-                .iter()
-                .all(u8::is_ascii_digit)
-        })
-        .map(|entry| entry.path())
 }
 
 /// Inodes of the sockets among the open files of the process at `process`.

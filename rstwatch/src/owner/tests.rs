@@ -432,8 +432,8 @@ fn an_unknown_owner_has_its_reason() {
     let socket = |held, orphan, kernel_owned| {
         why(&|event| {
             event.socket = Some(Socket {
-                held,
                 orphan,
+                held,
                 kernel_owned,
                 ..Socket::default()
             });
