@@ -1,10 +1,12 @@
 //! Project automation: `cargo xtask <command>`.
 
 mod apt;
+mod bench;
 mod build;
 mod command;
 mod linker;
 mod lint;
+mod load;
 mod packages;
 mod project;
 mod rustup;
@@ -44,6 +46,16 @@ enum Task {
     },
     /// Check formatting, lints and documentation
     Lint,
+    /// Measure what tracing costs, as root
+    Bench,
+    /// The load of the benchmark
+    #[command(hide = true)]
+    Load {
+        /// What kind
+        load: load::Load,
+        /// For how long
+        seconds: f64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -53,6 +65,8 @@ fn main() -> ExitCode {
         Task::Run { args } => build::run(&args),
         Task::Test { args } => test::run(&args),
         Task::Lint => lint::run(),
+        Task::Bench => bench::run(),
+        Task::Load { load, seconds } => load::run(load, seconds),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
