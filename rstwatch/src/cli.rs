@@ -298,6 +298,10 @@ pub struct TraceArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(1_024..=4_194_304))]
     history: u32,
 
+    /// Attach as raw tracepoints, which read more slowly, even where BTF tracepoints work
+    #[arg(long, help_heading = "Running it")]
+    raw_tracepoints: bool,
+
     /// Log what the BPF programs report of their own errors
     #[arg(long, help_heading = "Running it")]
     bpf_log: bool,
@@ -375,6 +379,8 @@ pub struct TraceOptions {
     pub interval: Option<Duration>,
     /// Create this file once every hook is in place.
     pub ready_file: Option<PathBuf>,
+    /// Attach as raw tracepoints only.
+    pub raw_tracepoints: bool,
     /// Log what the BPF programs report.
     pub bpf_log: bool,
     /// Bytes of the ring buffer: a power of two, a multiple of the page size, at most 1 GiB.
@@ -451,6 +457,7 @@ impl TraceArgs {
             count: self.count,
             interval: self.interval,
             ready_file: self.ready_file,
+            raw_tracepoints: self.raw_tracepoints,
             bpf_log: self.bpf_log,
             ring_size: ring_size(self.ring_size, environment.page_size)?,
             history: self.history,
@@ -702,6 +709,7 @@ mod tests {
                 count: None,
                 interval: None,
                 ready_file: None,
+                raw_tracepoints: false,
                 bpf_log: false,
                 ring_size: 8 << 20,
                 history: 32_768,
@@ -959,6 +967,7 @@ mod tests {
             Some(PathBuf::from("/run/ready"))
         );
         assert!(options(&["--bpf-log"]).bpf_log);
+        assert!(options(&["--raw-tracepoints"]).raw_tracepoints);
         assert_eq!(options(&["--history", "65536"]).history, 65_536);
         error(&["--history", "1000"]);
         assert!(options(&["-v"]).verbose);

@@ -57,6 +57,8 @@ pub struct Settings {
     pub history: u32,
     /// Whether the BPF programs log their errors.
     pub log: bool,
+    /// Attach as raw tracepoints, even where BTF tracepoints work.
+    pub raw_only: bool,
 }
 
 /// The loaded and attached programs. Dropping it detaches and unloads all of them.
@@ -90,7 +92,11 @@ impl Tracer {
             .map_max_entries("HISTORY", settings.history)
             .load(bpf_object::OBJECT)
             .map_err(StartError::from_ebpf)?;
-        let btf = Btf::from_sys_fs().ok();
+        let btf = if settings.raw_only {
+            None
+        } else {
+            Btf::from_sys_fs().ok()
+        };
         let mut means = [Means::Raw; TRACEPOINTS.len()];
         for (hook, means) in TRACEPOINTS.iter().zip(&mut means) {
             *means = attach(&mut ebpf, btf.as_ref(), hook)?;

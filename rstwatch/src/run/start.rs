@@ -74,6 +74,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         ring_bytes: options.ring_size,
         history: options.history,
         log: options.bpf_log,
+        raw_only: options.raw_tracepoints,
     };
     let before = netns::sent_resets();
     let (tracer, ring) = Tracer::start(&settings)?;

@@ -11,9 +11,14 @@ use crate::tracer::{Tracer, calm, names_reasons, reconciled, stage};
 
 /// Plays a scenario under the tracer's eyes.
 fn check(name: &str, family: Family) {
+    check_with(name, family, &[]);
+}
+
+/// The same, with further options of the tracer.
+fn check_with(name: &str, family: Family, options: &[&str]) {
     let _calm = calm();
     let mut stage = stage(name, family);
-    let mut tracer = Tracer::json::<&str>(&stage, &[]);
+    let mut tracer = Tracer::json(&stage, options);
     stage.play().unwrap_or_else(|e| panic!("{e:#}"));
     let expected = stage
         .expected(names_reasons())
@@ -39,6 +44,23 @@ fn check(name: &str, family: Family) {
         "in the summary: {summary}"
     );
     assert_eq!(summary["lost_detail"]["total"], 0, "in {summary}");
+}
+
+/// What kernels fall back to that refuse BTF tracepoints tells the same: one scenario for each kind
+/// of record.
+#[test]
+fn raw_tracepoints_tell_the_same() {
+    for name in [
+        "closed-port",
+        "unread-accepted",
+        "data-after-close",
+        "data-after-shutdown",
+        "half-open-listener",
+    ] {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            check_with(name, family, &["--raw-tracepoints"]);
+        }
+    }
 }
 
 /// Each end of a reset whose both ends were seen names the other: on loopback, and across the wire
