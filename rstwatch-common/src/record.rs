@@ -214,8 +214,7 @@ plain_data! {
     size 352
 }
 
-/// Frames that an [`ActiveReset`] carries at the most. From `tcp_send_active_reset` to the system
-/// call or timer there are at most 14 on 5.10 to 7.2.
+/// Frames that an [`ActiveReset`] carries at the most. Of a longer stack the outer ones are cut off.
 pub const STACK_FRAMES: usize = 24;
 
 plain_data! {

@@ -32,27 +32,6 @@ static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(STAT_COUNT, 0);
 /// `BPF_NOEXIST`: insert only what is not there yet.
 const NO_EXIST: u64 = 1;
 
-/// The last cgroup whose id was read on this CPU.
-#[map]
-static LAST_CGROUP: PerCpuArray<LastCgroup> = PerCpuArray::with_max_entries(1, 0);
-
-/// See [`last_cgroup`].
-#[repr(C)]
-pub struct LastCgroup {
-    /// Its kernel address.
-    pub address: u64,
-    /// Its id.
-    pub id: u64,
-    /// When it was read.
-    pub time_ns: u64,
-}
-
-/// The last cgroup whose id was read on this CPU.
-#[inline(always)]
-pub fn last_cgroup() -> Option<*mut LastCgroup> {
-    LAST_CGROUP.get_ptr_mut(0)
-}
-
 /// Adds one to a counter of this CPU.
 #[inline(always)]
 pub fn count(stat: Stat) {

@@ -9,7 +9,6 @@ use rstwatch_common::{
 
 use crate::{
     globals::{offset_of_field, present},
-    maps,
     memory::{KernelPtr, Memory, probe, read_if_present},
     segment::set_ipv4,
 };
@@ -18,11 +17,6 @@ const AF_INET: u16 = 2;
 const IPPROTO_TCP: u16 = 6;
 /// TCP state (`include/net/tcp_states.h`).
 const SYN_SENT: u8 = 2;
-
-/// How long the id of a cgroup at an address is believed, in nanoseconds: reading it anew costs more
-/// than all the rest of a record, and an address is used again only after several grace periods of
-/// RCU (`css_free_rwork_fn`, `kernel/cgroup/cgroup.c`), which take longer.
-const CGROUP_FRESH_NS: u64 = 1_000_000;
 
 /// `sk_shutdown`: no more is received.
 pub const RCV_SHUTDOWN: u8 = 1;
@@ -179,7 +173,6 @@ pub unsafe fn fill_facts<M: Memory>(
     sock: KernelPtr,
     tcp: KernelPtr,
     state: u8,
-    now_ns: u64,
 ) {
     // SAFETY: the caller's promise; the offsets are those of `tcp_sock` and what it embeds, or of
     // `sock`.
@@ -190,7 +183,7 @@ pub unsafe fn fill_facts<M: Memory>(
         (*facts).bytes_sent = read_if_present::<M, _>(tcp, offset_of_field!(bytes_sent));
         (*facts).linger_jiffies = read_if_present::<M, _>(sock, offset_of_field!(sk_lingertime));
         (*facts).cookie = M::read(sock, offset_of_field!(skc_cookie));
-        (*facts).cgroup = cgroup::<M>(sock, now_ns);
+        (*facts).cgroup = cgroup::<M>(sock);
         (*facts).now_jiffies = bpf_jiffies64() as u32;
         (*facts).last_sent = read_if_present::<M, _>(tcp, offset_of_field!(lsndtime));
         (*facts).last_ack = read_if_present::<M, _>(tcp, offset_of_field!(rcv_tstamp));
@@ -279,14 +272,13 @@ pub unsafe fn inode<M: Memory>(sock: KernelPtr) -> u64 {
     }
 }
 
-/// The id of the socket's cgroup in the unified hierarchy; 0 where the kernel keeps none. `now_ns`
-/// is the time.
+/// The id of the socket's cgroup in the unified hierarchy; 0 where the kernel keeps none.
 ///
 /// # Safety
 ///
 /// `sock` must be a non-null full socket argument of the hook.
 #[inline(always)]
-pub unsafe fn cgroup<M: Memory>(sock: KernelPtr, now_ns: u64) -> u64 {
+pub unsafe fn cgroup<M: Memory>(sock: KernelPtr) -> u64 {
     let (cgroup, kn, id) = (
         offset_of_field!(sk_cgroup),
         offset_of_field!(cgroup_kn),
@@ -302,21 +294,8 @@ pub unsafe fn cgroup<M: Memory>(sock: KernelPtr, now_ns: u64) -> u64 {
         if cgroup.is_null() || cgroup as u64 & 1 != 0 {
             return 0;
         }
-        let last = maps::last_cgroup();
-        if let Some(last) = last
-            && (*last).address == cgroup as u64
-            && now_ns.wrapping_sub((*last).time_ns) < CGROUP_FRESH_NS
-        {
-            return (*last).id;
-        }
         let kn = M::read::<u64>(cgroup, kn) as KernelPtr;
-        let id = if kn.is_null() { 0 } else { M::read(kn, id) };
-        if let Some(last) = last {
-            (*last).address = cgroup as u64;
-            (*last).id = id;
-            (*last).time_ns = now_ns;
-        }
-        id
+        if kn.is_null() { 0 } else { M::read(kn, id) }
     }
 }
 

@@ -62,8 +62,7 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     unsafe {
         let reset: *mut Reset = &raw mut (*record).reset;
         fill_reset::<M>(reset, KIND_RECEIVED, sock, tcp, state);
-        let now_ns = (*reset).header.time_ns;
-        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state, now_ns);
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
         match entry {
             Some(entry) => copy_entry(&raw mut (*record).entry, entry),
             None => (*record).entry = SocketEntry::EMPTY,
@@ -98,7 +97,7 @@ fn refused<M: Memory, C: EbpfContext>(
         }
         (*record).owner = (*entry).owner;
         (*record).born_ns = (*entry).born_ns;
-        (*record).cgroup = socket::cgroup::<M>(sock, (*reset).header.time_ns);
+        (*record).cgroup = socket::cgroup::<M>(sock);
     }
     slot.submit(NO_WAKEUP);
 }

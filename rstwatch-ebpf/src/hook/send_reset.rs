@@ -133,10 +133,9 @@ fn answer<M: Memory, C: EbpfContext>(
         fill_reset::<M>(reset, sock as u64, skb, reason, state);
         (*reset).header.kind = KIND_SOCKET_RESET;
         (*reset).tuple.netns = socket::netns::<M>(sock);
-        let now_ns = (*reset).header.time_ns;
-        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state, now_ns);
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
         let mut entry = mark::<M, C>(ctx, sock, state);
-        if entry.is_none() {
+        if entry.is_none() && state == CLOSE {
             // A reset orphan is destroyed before its RST goes out: then the history knows it.
             let tuple = (*reset).tuple;
             entry = maps::past(&tuple);
@@ -182,8 +181,7 @@ fn active<M: Memory, C: EbpfContext>(
         (*reset).state = state;
         (*reset).substate = 0;
         (*reset).pad = 0;
-        let now_ns = (*reset).header.time_ns;
-        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state, now_ns);
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
         match mark::<M, C>(ctx, sock, state) {
             Some(entry) => copy_entry(&raw mut (*record).entry, entry),
             None => (*record).entry = SocketEntry::EMPTY,

@@ -117,7 +117,8 @@ impl<L: Liveness> Owners<L> {
     }
 
     /// When [`Self::tick`] has something to do, in nanoseconds of `CLOCK_MONOTONIC`.
-    pub fn next_deadline_ns(&self) -> Option<u64> {
+    #[cfg(test)]
+    fn next_deadline_ns(&self) -> Option<u64> {
         (self.waiting > 0).then_some(self.next_deadline_ns)
     }
 
@@ -348,16 +349,17 @@ impl<L: Liveness> Owners<L> {
     }
 
     /// Lets an event go on with the owner that is known by now.
-    fn release(&self, held: Held, out: &mut impl FnMut(Event)) {
+    fn release(&mut self, held: Held, out: &mut impl FnMut(Event)) {
         let Held {
             mut sighting,
             closer,
             ..
         } = held;
         let nobody_closed = closer.is_none();
+        let now_ns = sighting.monotonic_ns;
         sighting.event.owner = with_closer(sighting.event.owner.take(), closer).filter(|owner| {
             // It neither closed the socket nor was found to hold it: then it must at least live.
-            !nobody_closed || owner.via == Via::Close || self.liveness.is_alive(&owner.process)
+            !nobody_closed || owner.via == Via::Close || self.is_alive(&owner.process, now_ns)
         });
         out(sighting.event);
     }
@@ -369,21 +371,22 @@ impl<L: Liveness> Owners<L> {
         for_ns: u64,
         out: &mut impl FnMut(Event),
     ) {
-        if self.waiting >= MOST_WAITING {
-            self.overflowed += 1;
-            out(sighting.event);
-            return;
-        }
         let deadline_ns = sighting.monotonic_ns.saturating_add(for_ns);
-        self.next_deadline_ns = self.next_deadline_ns.min(deadline_ns);
-        self.waiting += 1;
-        self.held.entry(sighting.sock).or_default().push(Held {
+        let held = Held {
             sighting,
             waiting,
             deadline_ns,
             closed: false,
             closer: None,
-        });
+        };
+        if self.waiting >= MOST_WAITING {
+            self.overflowed += 1;
+            self.release(held, out);
+            return;
+        }
+        self.next_deadline_ns = self.next_deadline_ns.min(deadline_ns);
+        self.waiting += 1;
+        self.held.entry(held.sighting.sock).or_default().push(held);
     }
 
     /// Takes out what `which` picks, in the order of time, and sets the next deadline anew.

@@ -319,6 +319,20 @@ fn more_than_may_wait_go_on_and_are_counted() {
 }
 
 #[test]
+fn who_held_a_socket_and_is_gone_does_not_own_it_when_too_many_wait() {
+    let mut snapshot = Holders::default();
+    snapshot.add(77, &process(3));
+    let mut bench = Bench::new(snapshot, false);
+    for sock in 1..=MOST_WAITING as u64 {
+        bench.observe(waiting(received(sock)));
+    }
+    assert_eq!(
+        bench.observe(waiting(received(0))),
+        vec![(Direction::Received, None)]
+    );
+}
+
+#[test]
 fn the_kernels_own_sockets_have_no_owner_and_do_not_wait() {
     let mut bench = bench();
     let mut sighting = received(5);
