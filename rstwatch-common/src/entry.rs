@@ -110,7 +110,7 @@ pub const MARK_ABORTED: u8 = 8;
 
 plain_data! {
     /// What is known about a socket, while it lives (map `SOCKETS`, keyed by the socket's kernel
-    /// address) and a while after (map `HISTORY`, keyed by [`Tuple`]).
+    /// address) and a while after (map `HISTORY`).
     pub struct SocketEntry {
         /// Whose socket it is.
         pub owner: Task,

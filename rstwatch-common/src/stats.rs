@@ -18,9 +18,7 @@ pub enum Stat {
     LostListener,
     /// The `SOCKETS` map was full.
     SocketsFull,
-    /// A closed connection went into the history, perhaps in the place of the least recently used.
-    Remembered,
-    /// The `HISTORY` map refused an insertion.
+    /// The history was busy: a closed connection was not remembered, or not found.
     HistoryFailed,
     /// A read of kernel memory failed.
     ReadFailed,
@@ -30,7 +28,7 @@ pub enum Stat {
 
 impl Stat {
     /// Every counter, in the order of its index.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Sent,
         Self::Received,
         Self::NotReceived,
@@ -38,7 +36,6 @@ impl Stat {
         Self::LostClosed,
         Self::LostListener,
         Self::SocketsFull,
-        Self::Remembered,
         Self::HistoryFailed,
         Self::ReadFailed,
         Self::StackFailed,

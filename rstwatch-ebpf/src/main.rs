@@ -7,7 +7,7 @@
 //! - [`hook`]: what each tracepoint does.
 //! - [`socket`], [`segment`], [`task`]: reading what the kernel knows.
 //! - [`memory`]: the two ways to read it.
-//! - [`maps`]: where it is kept and sent; [`globals`]: what user space tells us.
+//! - [`maps`], [`history`]: where it is kept and sent; [`globals`]: what user space tells us.
 
 #![no_std]
 #![no_main]
@@ -18,6 +18,7 @@
 )]
 
 mod globals;
+mod history;
 mod hook;
 mod maps;
 mod memory;

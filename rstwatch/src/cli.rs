@@ -288,7 +288,7 @@ pub struct TraceArgs {
     #[arg(help_heading = "Running it")]
     ring_size: u64,
 
-    /// How many closed connections to remember, for what still comes for them
+    /// How many closed connections to remember, for what still comes for them, rounded up to a power of two
     #[arg(
         long,
         value_name = "NUMBER",
@@ -460,7 +460,7 @@ impl TraceArgs {
             raw_tracepoints: self.raw_tracepoints,
             bpf_log: self.bpf_log,
             ring_size: ring_size(self.ring_size, environment.page_size)?,
-            history: self.history,
+            history: self.history.next_power_of_two(),
             verbose: self.verbose,
         })
     }
@@ -969,6 +969,7 @@ mod tests {
         assert!(options(&["--bpf-log"]).bpf_log);
         assert!(options(&["--raw-tracepoints"]).raw_tracepoints);
         assert_eq!(options(&["--history", "65536"]).history, 65_536);
+        assert_eq!(options(&["--history", "65537"]).history, 131_072);
         error(&["--history", "1000"]);
         assert!(options(&["-v"]).verbose);
         assert!(options(&["--verbose"]).verbose);

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_stack};
 use rstwatch_common::{
-    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry},
+    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry, Tuple},
     record::{
         ActiveReset, HAS_REASON, KIND_ACTIVE_RESET, KIND_LATE_RESET, KIND_SEGMENT_RESET,
         KIND_SOCKET_RESET, LateReset, Reset, STACK_FRAMES, SegmentReset, SocketReset,
@@ -11,12 +11,12 @@ use rstwatch_common::{
 };
 
 use super::{
-    NO_WAKEUP, awaits_close, copy_entry, fill_header, lost,
+    NO_WAKEUP, awaits_close, copy_entry, fill_header, is_closing, lost,
     state::{CLOSE, LISTEN, NEW_SYN_RECV, TIME_WAIT},
 };
 use crate::{
     globals::offset_of_field,
-    maps,
+    history, maps,
     memory::{KernelPtr, Memory, read_if_present},
     segment, socket, task,
 };
@@ -92,11 +92,11 @@ fn without_socket<M: Memory, C: EbpfContext>(
             slot.submit(NO_WAKEUP);
             return;
         }
-        let tuple = (*reset).tuple;
-        let Some(past) = maps::past(&tuple) else {
+        let mut past = SocketEntry::EMPTY;
+        if !history::recall(&(*reset).tuple, &raw mut past) {
             slot.submit(NO_WAKEUP);
             return;
-        };
+        }
         let Some(mut late) = maps::EVENTS.reserve::<LateReset>(0) else {
             // The short record tells less, but loses nothing that was counted.
             slot.submit(NO_WAKEUP);
@@ -105,7 +105,7 @@ fn without_socket<M: Memory, C: EbpfContext>(
         let to = late.as_mut_ptr();
         (*to).reset = *reset;
         (*to).reset.header.kind = KIND_LATE_RESET;
-        copy_entry(&raw mut (*to).past, past);
+        copy_entry(&raw mut (*to).past, &raw const past);
         late.submit(NO_WAKEUP);
         slot.discard(NO_WAKEUP);
     }
@@ -134,22 +134,11 @@ fn answer<M: Memory, C: EbpfContext>(
         (*reset).header.kind = KIND_SOCKET_RESET;
         (*reset).tuple.netns = socket::netns::<M>(sock);
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
-        let mut entry = mark::<M, C>(ctx, sock, state);
-        if entry.is_none() && state == CLOSE {
-            // A reset orphan is destroyed before its RST goes out: then the history knows it.
-            let tuple = (*reset).tuple;
-            entry = maps::past(&tuple);
-        }
-        match entry {
-            Some(entry) => {
-                if (*entry).marks & MARK_MAYBE_DATA != 0 {
-                    // This is the RST for which `tcp_receive_reset` fired: none had come.
-                    maps::count(Stat::NotReceived);
-                }
-                copy_entry(&raw mut (*record).entry, entry);
-                (*entry).marks &= !MARK_MAYBE_DATA;
-            }
-            None => (*record).entry = SocketEntry::EMPTY,
+        let known = &raw mut (*record).entry;
+        note::<M, C>(ctx, sock, state, &raw const (*reset).tuple, known);
+        if (*known).marks & MARK_MAYBE_DATA != 0 {
+            // This is the RST for which `tcp_receive_reset` fired: none had come.
+            maps::count(Stat::NotReceived);
         }
     }
     slot.submit(NO_WAKEUP);
@@ -182,10 +171,8 @@ fn active<M: Memory, C: EbpfContext>(
         (*reset).substate = 0;
         (*reset).pad = 0;
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
-        match mark::<M, C>(ctx, sock, state) {
-            Some(entry) => copy_entry(&raw mut (*record).entry, entry),
-            None => (*record).entry = SocketEntry::EMPTY,
-        }
+        let known = &raw mut (*record).entry;
+        note::<M, C>(ctx, sock, state, &raw const (*reset).tuple, known);
         task::fill_current::<M>(&raw mut (*record).current);
         let stack = &raw mut (*record).stack;
         let taken = bpf_get_stack(
@@ -249,38 +236,50 @@ unsafe fn fill_reason(reset: *mut Reset, reason: Option<u32>) {
     }
 }
 
-/// Notes the reset. A socket that a process holds and that has no owner yet gets one when that
-/// process closes it. Gives the entry, when there is one now.
-#[inline(always)]
-fn mark<M: Memory, C: EbpfContext>(
+/// Notes the reset, and copies what is known of the socket. One that a process holds and that has no
+/// owner yet gets one when that process closes it; of one that its process has closed the history
+/// knows.
+///
+/// # Safety
+///
+/// `sock` must be a full socket argument of the hook, `tuple` valid for reads, `copy` for writes.
+#[inline(never)]
+unsafe fn note<M: Memory, C: EbpfContext>(
     ctx: &C,
     sock: KernelPtr,
     state: u8,
-) -> Option<*mut SocketEntry> {
-    // SAFETY: the hook's socket is full and not null.
-    let held = unsafe { socket::is_held::<M>(sock) };
-    if let Some(entry) = maps::socket(sock as u64) {
-        // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
-        unsafe {
+    tuple: *const Tuple,
+    copy: *mut SocketEntry,
+) {
+    // SAFETY: the caller's promise. The map gave `entry`, and the socket's lock keeps other writers
+    // off.
+    unsafe {
+        let awaits_close = awaits_close(socket::is_held::<M>(sock), state);
+        if let Some(entry) = maps::socket(sock as u64) {
             if state != LISTEN {
                 (*entry).marks |= MARK_RESET;
                 // In CLOSE with a known closer the socket is being closed right now.
                 let closing = state == CLOSE && (*entry).closer.is_known();
-                if awaits_close(held, state) && !closing {
+                if awaits_close && !closing {
                     (*entry).marks |= MARK_AWAIT_CLOSE;
                 }
             }
+            copy_entry(copy, entry);
+            (*entry).marks &= !MARK_MAYBE_DATA;
+            return;
         }
-        return Some(entry);
+        // A reset orphan is in CLOSE, and may be destroyed, before its RST goes out.
+        if (is_closing(state) || state == CLOSE) && history::recall(&*tuple, copy) {
+            return;
+        }
+        *copy = SocketEntry::EMPTY;
+        if awaits_close {
+            let mut entry = SocketEntry::EMPTY;
+            entry.marks = MARK_RESET | MARK_AWAIT_CLOSE;
+            entry.prev_state = state;
+            if maps::remember(ctx, sock as u64, &entry) {
+                copy_entry(copy, &raw const entry);
+            }
+        }
     }
-    if !awaits_close(held, state) {
-        return None;
-    }
-    let mut entry = SocketEntry::EMPTY;
-    entry.marks = MARK_RESET | MARK_AWAIT_CLOSE;
-    entry.prev_state = state;
-    if !maps::remember(ctx, sock as u64, &entry) {
-        return None;
-    }
-    maps::socket(sock as u64)
 }

@@ -14,6 +14,7 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{MapData, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, Program, ProgramError, RawTracePoint},
+    util::nr_cpus,
 };
 use nix::{
     libc::RLIM_INFINITY,
@@ -53,12 +54,44 @@ pub struct Settings {
     pub features: Features,
     /// Size of the ring buffer in bytes: a power of two, at least a page.
     pub ring_bytes: u32,
-    /// Closed connections to remember.
+    /// Closed connections to remember: a power of two.
     pub history: u32,
     /// Whether the BPF programs log their errors.
     pub log: bool,
     /// Attach as raw tracepoints, even where BTF tracepoints work.
     pub raw_only: bool,
+}
+
+/// How the history of closed connections is laid out: a ring of records for each CPU, and chains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct HistorySize {
+    cpus: u32,
+    /// Records of each CPU: a power of two.
+    places: u32,
+    /// A power of two.
+    chains: u32,
+}
+
+impl HistorySize {
+    /// The least for a CPU: work is seldom spread evenly over many.
+    const FEWEST: u32 = 1_024;
+
+    /// Room for `connections`, on a host that may have `cpus`.
+    fn new(connections: u32, cpus: u32) -> Self {
+        let places = (connections / cpus).max(Self::FEWEST).next_power_of_two();
+        Self {
+            cpus,
+            places,
+            chains: (cpus * places).next_power_of_two(),
+        }
+    }
+}
+
+/// How many CPUs this host may ever have. One too many costs little; too few, and what the others
+/// close is not remembered.
+fn possible_cpus() -> u32 {
+    const MOST_LIKELY: u32 = 64;
+    nr_cpus().map_or(MOST_LIKELY, |cpus| u32::try_from(cpus).unwrap_or(MOST_LIKELY))
 }
 
 /// The loaded and attached programs. Dropping it detaches and unloads all of them.
@@ -81,6 +114,7 @@ impl Tracer {
             return Err(StartError::Stub);
         }
         raise_memlock_limit();
+        let history = HistorySize::new(settings.history, possible_cpus());
         let log_level = u8::from(settings.log) * u8::MAX;
         let mut ebpf = EbpfLoader::new()
             // There are no CO-RE relocations to make.
@@ -89,7 +123,11 @@ impl Tracer {
             .override_global("FEATURES", &settings.features, true)
             .override_global("AYA_LOG_LEVEL", &log_level, false)
             .map_max_entries("EVENTS", settings.ring_bytes)
-            .map_max_entries("HISTORY", settings.history)
+            .override_global("HISTORY_PLACES", &history.places, true)
+            .override_global("HISTORY_CHAINS_MASK", &(history.chains - 1), true)
+            .map_max_entries("RINGS", history.cpus)
+            .map_max_entries("HISTORY", history.cpus * history.places)
+            .map_max_entries("CHAINS", history.chains)
             .load(bpf_object::OBJECT)
             .map_err(StartError::from_ebpf)?;
         let btf = if settings.raw_only {
@@ -219,6 +257,17 @@ fn raise_memlock_limit() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_history_is_shared_out_among_the_cpus() {
+        let size = |connections, cpus| {
+            let HistorySize { cpus, places, chains } = HistorySize::new(connections, cpus);
+            (cpus, places, chains)
+        };
+        assert_eq!(size(32_768, 2), (2, 16_384, 32_768));
+        assert_eq!(size(32_768, 3), (3, 16_384, 65_536));
+        assert_eq!(size(32_768, 128), (128, 1_024, 131_072));
+    }
 
     #[test]
     fn misses_are_read_from_a_programs_fdinfo() {

@@ -106,7 +106,7 @@ impl Baseline {
             ),
             lost(
                 "history_failed",
-                "closed connections that the history refused",
+                "times that the history of closed connections was busy",
                 stat(Stat::HistoryFailed)?,
             ),
             lost(

@@ -20,7 +20,6 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
-use rstwatch_common::stats::Stat;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::{self, JoinHandle},
@@ -321,13 +320,6 @@ impl Run {
         }
         self.pipeline.finish();
         self.say();
-        if self.options.verbose {
-            let remembered = self.tracer.stat(Stat::Remembered)?;
-            eprintln!(
-                "rstwatch: {remembered} closed connections went into the history, which holds {} (--history)",
-                self.options.history
-            );
-        }
         self.summarise(skipped, before_end, after_end)?;
         self.hand_over().await;
         Ok(())
