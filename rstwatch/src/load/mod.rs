@@ -91,7 +91,9 @@ impl HistorySize {
 /// close is not remembered.
 fn possible_cpus() -> u32 {
     const MOST_LIKELY: u32 = 64;
-    nr_cpus().map_or(MOST_LIKELY, |cpus| u32::try_from(cpus).unwrap_or(MOST_LIKELY))
+    nr_cpus().map_or(MOST_LIKELY, |cpus| {
+        u32::try_from(cpus).unwrap_or(MOST_LIKELY)
+    })
 }
 
 /// The loaded and attached programs. Dropping it detaches and unloads all of them.
@@ -261,7 +263,11 @@ mod tests {
     #[test]
     fn the_history_is_shared_out_among_the_cpus() {
         let size = |connections, cpus| {
-            let HistorySize { cpus, places, chains } = HistorySize::new(connections, cpus);
+            let HistorySize {
+                cpus,
+                places,
+                chains,
+            } = HistorySize::new(connections, cpus);
             (cpus, places, chains)
         };
         assert_eq!(size(32_768, 2), (2, 16_384, 32_768));
