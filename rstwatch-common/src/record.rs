@@ -87,6 +87,31 @@ plain_data! {
     size 88
 }
 
+impl Reset {
+    /// Nothing known.
+    pub const EMPTY: Self = Self {
+        header: Header {
+            kind: 0,
+            version: 0,
+            cpu: 0,
+            time_ns: 0,
+            sock: 0,
+        },
+        tuple: Tuple::EMPTY,
+        reason: 0,
+        seq: 0,
+        ack: 0,
+        payload: 0,
+        window: 0,
+        tcp_flags: 0,
+        ttl: 0,
+        state: 0,
+        substate: 0,
+        flags: 0,
+        pad: 0,
+    };
+}
+
 plain_data! {
     /// `tcp_send_reset` in answer to a segment that met no full socket, and whose connection is not
     /// in the history either.

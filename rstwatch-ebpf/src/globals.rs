@@ -2,7 +2,10 @@
 //! values for constants, and removes the code that they switch off.
 
 use aya_ebpf::Global;
-use rstwatch_common::layout::{ABSENT, Features, Layout};
+use rstwatch_common::{
+    filter::KernelFilter,
+    layout::{ABSENT, Features, Layout},
+};
 
 /// Where the running kernel keeps its fields.
 #[unsafe(no_mangle)]
@@ -14,6 +17,10 @@ pub static FEATURES: Global<Features> = Global::new(Features {
     send_reset_reason: 0,
     current_task_btf: 0,
 });
+
+/// Which resets user space wants to hear of.
+#[unsafe(no_mangle)]
+pub static FILTER: Global<KernelFilter> = Global::new(KernelFilter::ALL);
 
 /// Records in each CPU's part of the history: a power of two.
 #[unsafe(no_mangle)]

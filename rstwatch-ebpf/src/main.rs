@@ -5,6 +5,7 @@
 //! that refuse the first. User space loads one of the two.
 //!
 //! - [`hook`]: what each tracepoint does.
+//! - [`tally`], [`filter`]: every reset is counted, and some are told.
 //! - [`socket`], [`segment`], [`task`]: reading what the kernel knows.
 //! - [`memory`]: the two ways to read it.
 //! - [`maps`], [`history`]: where it is kept and sent; [`globals`]: what user space tells us.
@@ -17,6 +18,7 @@
     reason = "the attributes that make programs add functions without documentation"
 )]
 
+mod filter;
 mod globals;
 mod history;
 mod hook;
@@ -24,6 +26,7 @@ mod maps;
 mod memory;
 mod segment;
 mod socket;
+mod tally;
 mod task;
 
 use aya_ebpf::{

@@ -29,11 +29,17 @@ static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(STAT_COUNT, 0);
 #[inline(always)]
 pub fn count(stat: Stat) {
     if let Some(value) = STATS.get_ptr_mut(stat.index()) {
-        // SAFETY: the map gave an aligned, live pointer. Atomic, because a softirq may run the same
-        // program on this CPU between a load and a store; in assembly, because Rust has no atomic
-        // addition for this target, and this form of it exists on every kernel.
-        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) value, in(reg) 1_u64) };
+        increment(value);
     }
+}
+
+/// Adds one to a counter that a per-CPU map holds.
+#[inline(always)]
+pub fn increment(value: *mut u64) {
+    // SAFETY: a map gave the aligned, live pointer. Atomic, because a softirq may run the same
+    // program on this CPU between a load and a store; in assembly, because Rust has no atomic
+    // addition for this target, and this form of it exists on every kernel.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) value, in(reg) 1_u64) };
 }
 
 /// What is known of a live socket.

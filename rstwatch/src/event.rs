@@ -47,7 +47,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// TCP states with the kernel's numbers (`include/net/tcp_states.h`, unchanged from 5.10 to 7.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the names are RFC 9293's")]
 pub enum TcpState {

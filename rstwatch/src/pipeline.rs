@@ -10,7 +10,7 @@ use crate::{
     cause::{self, CauseId, HostFacts, Verdict, catalogue},
     clock::Clock,
     decode,
-    event::{Direction, Event, Peer},
+    event::{Direction, Event, Peer, Reason},
     filter::Filter,
     interpret::{Interpreter, Observation},
     owner::{
@@ -245,6 +245,11 @@ impl Pipeline {
                 Err(error)
             }
         }
+    }
+
+    /// The reset reason with the kernel's number `number`.
+    pub fn reason(&self, number: u32) -> Option<Reason> {
+        self.interpreter.reasons.get(number)
     }
 
     /// When the last reset taken in was seen, in nanoseconds of `CLOCK_MONOTONIC`.

@@ -3,7 +3,7 @@
 
 use aya_ebpf::EbpfContext;
 use rstwatch_common::{
-    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry, Tuple},
+    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, MARK_UNTOLD, SocketEntry, Tuple},
     record::{IS_KERNEL, KIND_RECEIVED, KIND_REFUSED, Refused, Reset, SOCK_HELD, SocketReset},
     stats::Stat,
 };
@@ -13,9 +13,9 @@ use super::{
     state::{CLOSE_WAIT, SYN_SENT},
 };
 use crate::{
-    history, maps,
+    filter, history, maps,
     memory::{KernelPtr, Memory},
-    segment, socket,
+    segment, socket, tally,
 };
 
 /// The hook. `sock` is a full TCP socket, in its state before the reset.
@@ -42,41 +42,61 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
         shutdown & socket::RCV_SHUTDOWN != 0 && (state == CLOSE_WAIT || is_closing(state));
     // SAFETY: the hook's socket is not null.
     let held = unsafe { socket::is_held::<M>(sock) };
+    let mut tuple = Tuple::EMPTY;
+    // SAFETY: the hook's socket is not null; `tuple` is ours.
+    unsafe { socket::fill_tuple::<M>(&raw mut tuple, sock, tcp) };
+    tally::received(state, &tuple);
+    let passes = filter::admits(&tuple);
+    if !passes {
+        maps::count(Stat::ReceivedFiltered);
+        if !maybe_data {
+            return;
+        }
+    }
+    let known = maps::socket(sock as u64);
+    if state == SYN_SENT
+        && let Some(entry) = known
+    {
+        refused::<M, C>(ctx, sock, &tuple, entry);
+        return;
+    }
+
+    let slot = if passes {
+        maps::EVENTS.reserve::<SocketReset>(0)
+    } else {
+        None
+    };
     let mut marks = MARK_RESET;
     if maybe_data {
         marks |= MARK_MAYBE_DATA;
+        if slot.is_none() {
+            marks |= MARK_UNTOLD;
+        }
     }
     let met = Met {
         state,
         marks,
-        awaits_close: awaits_close(held, state),
+        awaits_close: passes && awaits_close(held, state),
     };
     let mut unseen = SocketEntry::EMPTY;
-    let entry: *const SocketEntry = if let Some(entry) = maps::socket(sock as u64) {
+    let entry: *const SocketEntry = if let Some(entry) = known {
         // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
         unsafe { met.note(entry) };
-        if state == SYN_SENT {
-            refused::<M, C>(ctx, sock, tcp, entry);
-            return;
-        }
         entry
     } else {
-        let mut tuple = Tuple::EMPTY;
-        // SAFETY: the hook's socket is not null; `tuple` is ours.
-        unsafe { socket::fill_tuple::<M>(&raw mut tuple, sock, tcp) };
         met.note_unseen(ctx, sock as u64, &tuple, &mut unseen);
         &raw const unseen
     };
-
-    let Some(mut slot) = maps::EVENTS.reserve::<SocketReset>(0) else {
-        lost(ctx, Stat::LostReset);
+    let Some(mut slot) = slot else {
+        if passes {
+            lost(ctx, Stat::LostReset);
+        }
         return;
     };
     let record = slot.as_mut_ptr();
     // SAFETY: the ring gave room for a whole record; every field is written.
     unsafe {
-        let reset: *mut Reset = &raw mut (*record).reset;
-        fill_reset::<M>(reset, KIND_RECEIVED, sock, tcp, state);
+        fill_reset(&raw mut (*record).reset, KIND_RECEIVED, sock, &tuple, state);
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
         copy_entry(&raw mut (*record).entry, entry);
         if !held {
@@ -91,9 +111,14 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
 fn refused<M: Memory, C: EbpfContext>(
     ctx: &C,
     sock: KernelPtr,
-    tcp: KernelPtr,
-    entry: *const SocketEntry,
+    tuple: &Tuple,
+    entry: *mut SocketEntry,
 ) {
+    // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
+    unsafe {
+        (*entry).marks |= MARK_RESET;
+        (*entry).prev_state = SYN_SENT;
+    }
     let Some(mut slot) = maps::EVENTS.reserve::<Refused>(0) else {
         lost(ctx, Stat::LostReset);
         return;
@@ -103,7 +128,7 @@ fn refused<M: Memory, C: EbpfContext>(
     // and the hook's socket is not null.
     unsafe {
         let reset: *mut Reset = &raw mut (*record).reset;
-        fill_reset::<M>(reset, KIND_REFUSED, sock, tcp, SYN_SENT);
+        fill_reset(reset, KIND_REFUSED, sock, tuple, SYN_SENT);
         if socket::is_kernel_owned::<M>(sock) {
             (*reset).flags |= IS_KERNEL;
         }
@@ -116,21 +141,14 @@ fn refused<M: Memory, C: EbpfContext>(
 
 /// # Safety
 ///
-/// `reset` must be valid for writes, `sock` be the hook's socket, not null, and `tcp` its
-/// `tcp_sock`.
+/// `reset` must be valid for writes.
 #[inline(always)]
-unsafe fn fill_reset<M: Memory>(
-    reset: *mut Reset,
-    kind: u16,
-    sock: KernelPtr,
-    tcp: KernelPtr,
-    state: u8,
-) {
+unsafe fn fill_reset(reset: *mut Reset, kind: u16, sock: KernelPtr, tuple: &Tuple, state: u8) {
     // SAFETY: the caller's promise.
     unsafe {
         fill_header(&raw mut (*reset).header, kind, sock as u64);
         segment::clear(reset);
-        socket::fill_tuple::<M>(&raw mut (*reset).tuple, sock, tcp);
+        (*reset).tuple = *tuple;
         (*reset).reason = 0;
         (*reset).state = state;
         (*reset).substate = 0;

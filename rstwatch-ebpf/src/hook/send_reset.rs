@@ -2,12 +2,13 @@
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_stack};
 use rstwatch_common::{
-    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry, Tuple},
+    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, MARK_UNTOLD, SocketEntry, Tuple},
     record::{
         ActiveReset, HAS_REASON, KIND_ACTIVE_RESET, KIND_LATE_RESET, KIND_SEGMENT_RESET,
         KIND_SOCKET_RESET, LateReset, Reset, STACK_FRAMES, SegmentReset, SocketReset,
     },
     stats::Stat,
+    tally::{BY_SEGMENT, OF_OWN_ACCORD},
 };
 
 use super::{
@@ -15,15 +16,22 @@ use super::{
     state::{CLOSE, LISTEN, NEW_SYN_RECV, TIME_WAIT},
 };
 use crate::{
+    filter,
     globals::offset_of_field,
     history, maps,
     memory::{KernelPtr, Memory, read_if_present},
-    segment, socket, task,
+    segment, socket, tally, task,
 };
 
 /// TCP flag bits SYN and ACK.
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
+
+/// What is put together on the stack, of which there is little: one for all paths. Empty at first.
+struct Scratch {
+    tuple: Tuple,
+    known: SocketEntry,
+}
 
 /// The hook. `sock` is null, a TIME_WAIT socket or a full one; `skb` is the segment, null when the
 /// host resets of its own accord; `reason` is the kernel's, on 6.10 and later.
@@ -35,9 +43,13 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
     reason: Option<u32>,
 ) {
     maps::count(Stat::Sent);
+    let mut scratch = Scratch {
+        tuple: Tuple::EMPTY,
+        known: SocketEntry::EMPTY,
+    };
     if sock.is_null() {
         if !skb.is_null() {
-            without_socket::<M, C>(ctx, sock, skb, reason, 0);
+            without_socket::<M, C>(ctx, sock, skb, reason, 0, &mut scratch);
         }
         return;
     }
@@ -45,7 +57,7 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
     let state = unsafe { socket::state::<M>(sock) };
     if state == TIME_WAIT || state == NEW_SYN_RECV {
         if !skb.is_null() {
-            without_socket::<M, C>(ctx, sock, skb, reason, state);
+            without_socket::<M, C>(ctx, sock, skb, reason, state, &mut scratch);
         }
         return;
     }
@@ -55,9 +67,9 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
         return;
     }
     if skb.is_null() {
-        active::<M, C>(ctx, sock, tcp, reason, state);
+        active::<M, C>(ctx, sock, tcp, reason, state, &mut scratch);
     } else {
-        answer::<M, C>(ctx, sock, tcp, skb, reason, state);
+        answer::<M, C>(ctx, sock, tcp, skb, reason, state, &mut scratch);
     }
 }
 
@@ -69,8 +81,21 @@ fn without_socket<M: Memory, C: EbpfContext>(
     skb: KernelPtr,
     reason: Option<u32>,
     state: u8,
+    Scratch { tuple, known }: &mut Scratch,
 ) {
+    if filter::is_on() {
+        // SAFETY: the hook's `skb` is not null.
+        unsafe { segment::fill_tuple::<M>(tuple, skb) };
+        if !passes(tuple) {
+            tally::sent(reason, state, BY_SEGMENT, tuple.local_port);
+            maps::count(Stat::SentFiltered);
+            return;
+        }
+    }
     let Some(mut slot) = maps::EVENTS.reserve::<SegmentReset>(0) else {
+        // SAFETY: as above.
+        unsafe { segment::fill_tuple::<M>(tuple, skb) };
+        tally::sent(reason, state, BY_SEGMENT, tuple.local_port);
         lost(ctx, Stat::LostReset);
         return;
     };
@@ -80,6 +105,7 @@ fn without_socket<M: Memory, C: EbpfContext>(
     unsafe {
         let reset = &raw mut (*record).reset;
         fill_reset::<M>(reset, sock as u64, skb, reason, state);
+        tally::sent(reason, state, BY_SEGMENT, (*reset).tuple.local_port);
         (*reset).tuple.netns = if state == TIME_WAIT {
             (*reset).substate = read_if_present::<M, u8>(sock, offset_of_field!(tw_substate));
             socket::netns::<M>(sock)
@@ -92,8 +118,8 @@ fn without_socket<M: Memory, C: EbpfContext>(
             slot.submit(NO_WAKEUP);
             return;
         }
-        let mut past = SocketEntry::EMPTY;
-        if !history::recall(&(*reset).tuple, &raw mut past) {
+        *tuple = (*reset).tuple;
+        if !history::recall(tuple, known) {
             slot.submit(NO_WAKEUP);
             return;
         }
@@ -105,7 +131,7 @@ fn without_socket<M: Memory, C: EbpfContext>(
         let to = late.as_mut_ptr();
         (*to).reset = *reset;
         (*to).reset.header.kind = KIND_LATE_RESET;
-        copy_entry(&raw mut (*to).past, &raw const past);
+        copy_entry(&raw mut (*to).past, known);
         late.submit(NO_WAKEUP);
         slot.discard(NO_WAKEUP);
     }
@@ -120,9 +146,52 @@ fn answer<M: Memory, C: EbpfContext>(
     skb: KernelPtr,
     reason: Option<u32>,
     state: u8,
+    Scratch { tuple, known }: &mut Scratch,
 ) {
-    let Some(mut slot) = maps::EVENTS.reserve::<SocketReset>(0) else {
-        lost(ctx, Stat::LostReset);
+    // SAFETY: the hook's socket is full and not null; the others are ours.
+    unsafe {
+        socket::fill_tuple::<M>(tuple, sock, tcp);
+        note::<M, C>(ctx, sock, state, tuple, known);
+    }
+    tally::sent(reason, state, BY_SEGMENT, tuple.local_port);
+    let passes = if state == LISTEN {
+        // A listener has no other end.
+        if filter::is_on() {
+            // SAFETY: the hook's `skb` is not null.
+            unsafe { segment::fill_tuple::<M>(tuple, skb) };
+        }
+        passes(tuple)
+    } else {
+        filter::admits(tuple)
+    };
+    let slot = if passes {
+        maps::EVENTS.reserve::<SocketReset>(0)
+    } else {
+        None
+    };
+    let told = slot.is_some();
+    if known.marks & MARK_MAYBE_DATA != 0 {
+        // This is the RST for which `tcp_receive_reset` fired: none had come. When user space has
+        // heard of that and cannot hear of this, it goes on to take it for one.
+        let untold = known.marks & MARK_UNTOLD != 0;
+        if told || untold {
+            maps::count(Stat::NotReceived);
+            tally::not_received(known.prev_state, tuple.local_port);
+        }
+        if untold {
+            maps::count(if passes {
+                Stat::NotReceivedLost
+            } else {
+                Stat::NotReceivedFiltered
+            });
+        }
+    }
+    let Some(mut slot) = slot else {
+        if passes {
+            lost(ctx, Stat::LostReset);
+        } else {
+            maps::count(Stat::SentFiltered);
+        }
         return;
     };
     let record = slot.as_mut_ptr();
@@ -132,16 +201,18 @@ fn answer<M: Memory, C: EbpfContext>(
         let reset = &raw mut (*record).reset;
         fill_reset::<M>(reset, sock as u64, skb, reason, state);
         (*reset).header.kind = KIND_SOCKET_RESET;
-        (*reset).tuple.netns = socket::netns::<M>(sock);
+        (*reset).tuple.netns = tuple.netns;
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
-        let known = &raw mut (*record).entry;
-        note::<M, C>(ctx, sock, state, &raw const (*reset).tuple, known);
-        if (*known).marks & MARK_MAYBE_DATA != 0 {
-            // This is the RST for which `tcp_receive_reset` fired: none had come.
-            maps::count(Stat::NotReceived);
-        }
+        copy_entry(&raw mut (*record).entry, known);
     }
     slot.submit(NO_WAKEUP);
+}
+
+/// Whether user space wants to hear of the connection that a segment belongs to. What could not be
+/// read passes.
+#[inline(always)]
+fn passes(tuple: &Tuple) -> bool {
+    tuple.remote_port == 0 || filter::admits(tuple)
 }
 
 /// The host resets a connection of its own accord.
@@ -152,7 +223,18 @@ fn active<M: Memory, C: EbpfContext>(
     tcp: KernelPtr,
     reason: Option<u32>,
     state: u8,
+    Scratch { tuple, known }: &mut Scratch,
 ) {
+    // SAFETY: the hook's socket is full and not null; the others are ours.
+    unsafe {
+        socket::fill_tuple::<M>(tuple, sock, tcp);
+        note::<M, C>(ctx, sock, state, tuple, known);
+    }
+    tally::sent(reason, state, OF_OWN_ACCORD, tuple.local_port);
+    if !filter::admits(tuple) {
+        maps::count(Stat::SentFiltered);
+        return;
+    }
     let Some(mut slot) = maps::EVENTS.reserve::<ActiveReset>(0) else {
         lost(ctx, Stat::LostReset);
         return;
@@ -165,14 +247,13 @@ fn active<M: Memory, C: EbpfContext>(
         fill_header(&raw mut (*reset).header, KIND_ACTIVE_RESET, sock as u64);
         (*reset).flags = 0;
         segment::clear(reset);
-        socket::fill_tuple::<M>(&raw mut (*reset).tuple, sock, tcp);
+        (*reset).tuple = *tuple;
         fill_reason(reset, reason);
         (*reset).state = state;
         (*reset).substate = 0;
         (*reset).pad = 0;
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
-        let known = &raw mut (*record).entry;
-        note::<M, C>(ctx, sock, state, &raw const (*reset).tuple, known);
+        copy_entry(&raw mut (*record).entry, known);
         task::fill_current::<M>(&raw mut (*record).current);
         let stack = &raw mut (*record).stack;
         let taken = bpf_get_stack(

@@ -10,9 +10,10 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
+use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{MapData, PerCpuArray, RingBuf},
+    maps::{MapData, PerCpuArray, PerCpuHashMap, RingBuf},
     programs::{BtfTracePoint, Program, ProgramError, RawTracePoint},
     util::nr_cpus,
 };
@@ -21,9 +22,12 @@ use nix::{
     sys::resource::{Resource, setrlimit},
 };
 use rstwatch_common::{
+    filter::KernelFilter,
     layout::{Features, Layout},
     stats::Stat,
+    tally::TallyKey,
 };
+use zerocopy::FromBytes as _;
 
 use crate::{bpf_object, kernel::layout::TRACEPOINTS, load::preflight::StartError};
 
@@ -56,6 +60,8 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// Closed connections to remember: a power of two.
     pub history: u32,
+    /// Which resets the BPF programs tell of.
+    pub filter: KernelFilter,
     /// Whether the BPF programs log their errors.
     pub log: bool,
     /// Attach as raw tracepoints, even where BTF tracepoints work.
@@ -101,6 +107,7 @@ fn possible_cpus() -> u32 {
 pub struct Tracer {
     ebpf: Ebpf,
     stats: PerCpuArray<MapData, u64>,
+    tally: PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>,
     /// How each of [`TRACEPOINTS`] was attached.
     pub means: [Means; TRACEPOINTS.len()],
 }
@@ -123,6 +130,7 @@ impl Tracer {
             .btf(None)
             .override_global("LAYOUT", &settings.layout, true)
             .override_global("FEATURES", &settings.features, true)
+            .override_global("FILTER", &settings.filter, true)
             .override_global("AYA_LOG_LEVEL", &log_level, false)
             .map_max_entries("EVENTS", settings.ring_bytes)
             .override_global("HISTORY_PLACES", &history.places, true)
@@ -143,7 +151,14 @@ impl Tracer {
         }
         let ring = take_map(&mut ebpf, "EVENTS")?;
         let stats = take_map(&mut ebpf, "STATS")?;
-        Ok((Self { ebpf, stats, means }, ring))
+        let tally = take_map(&mut ebpf, "TALLY")?;
+        let tracer = Self {
+            ebpf,
+            stats,
+            tally,
+            means,
+        };
+        Ok((tracer, ring))
     }
 
     /// The loaded object, for the BPF side's log.
@@ -159,6 +174,23 @@ impl Tracer {
     pub fn stat(&self, stat: Stat) -> anyhow::Result<u64> {
         let values = self.stats.get(&stat.index(), 0)?;
         Ok(values.iter().sum())
+    }
+
+    /// Every kind of reset so far, and how many there were.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn tally(&self) -> anyhow::Result<Vec<(TallyKey, u64)>> {
+        let mut kinds = Vec::new();
+        for kind in self.tally.iter() {
+            let (key, counts) = kind.context("cannot read the BPF side's tally")?;
+            // The key was made from the type.
+            let key = TallyKey::read_from_bytes(&key)
+                .map_err(|_| anyhow::anyhow!("the BPF side's tally has keys of another type"))?;
+            kinds.push((key, counts.iter().sum()));
+        }
+        Ok(kinds)
     }
 
     /// How often the kernel skipped `tcp_send_reset` and `tcp_receive_reset` programs, because they

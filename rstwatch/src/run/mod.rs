@@ -7,6 +7,7 @@
 mod bpf_log;
 mod counters;
 mod start;
+mod tally;
 
 use std::{
     collections::{BTreeSet, HashMap},

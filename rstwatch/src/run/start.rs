@@ -73,6 +73,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         },
         ring_bytes: options.ring_size,
         history: options.history,
+        filter: options.filter.in_kernel(),
         log: options.bpf_log,
         raw_only: options.raw_tracepoints,
     };
