@@ -134,6 +134,10 @@ layout! {
     socket_file: "socket"."file", 8 optional;
     file_count: "file"."f_count", 8 optional;
     file_ref: "file"."f_ref", 8 optional;
+    rt_type: "rtable"."rt_type", 2 optional;
+    rt6_flags: "rt6_info"."rt6i_flags", 4 optional;
+    md5sig_info: "tcp_sock"."md5sig_info", 8 optional;
+    ao_info: "tcp_sock"."ao_info", 8 optional;
 }
 
 /// Splits a bit field's entry of [`Layout`] into the byte's offset and the mask of the bit.
@@ -164,6 +168,9 @@ pub struct Features {
     /// 1: `bpf_get_current_task_btf` exists (5.11 and later), so that the running task's fields can
     /// be read without a helper call each.
     pub current_task_btf: u8,
+    /// 1: `tcp_destroy_sock` tells when a socket goes, so that it may be remembered by its address
+    /// until then.
+    pub destroy_sock: u8,
 }
 
 #[cfg(feature = "user")]
