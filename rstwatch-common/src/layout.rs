@@ -72,9 +72,9 @@ layout! {
     skc_num: "sock_common"."skc_num", 2;
     skc_family: "sock_common"."skc_family", 2;
     skc_state: "sock_common"."skc_state", 1;
-    skc_net: "sock_common"."skc_net.net", 8;
-    skc_v6_daddr: "sock_common"."skc_v6_daddr", 16;
-    skc_v6_rcv_saddr: "sock_common"."skc_v6_rcv_saddr", 16;
+    skc_net: "sock_common"."skc_net.net", 8 optional;
+    skc_v6_daddr: "sock_common"."skc_v6_daddr", 16 optional;
+    skc_v6_rcv_saddr: "sock_common"."skc_v6_rcv_saddr", 16 optional;
     skc_cookie: "sock_common"."skc_cookie", 8;
     skc_flags: "sock_common"."skc_flags", 8;
     sk_socket: "sock"."sk_socket", 8;
@@ -117,7 +117,7 @@ layout! {
     skb_dev: "sk_buff"."dev", 8;
     skb_refdst: "sk_buff"."_skb_refdst", 8;
     dst_dev: "dst_entry"."dev", 8;
-    nd_net: "net_device"."nd_net.net", 8;
+    nd_net: "net_device"."nd_net.net", 8 optional;
     net_inum: "net"."ns.inum", 4;
     socket_inode: "socket_alloc"."vfs_inode", 0;
     i_ino: "inode"."i_ino", 8;

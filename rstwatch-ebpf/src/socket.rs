@@ -45,13 +45,16 @@ pub unsafe fn state<M: Memory>(sock: KernelPtr) -> u8 {
     unsafe { M::read(sock, offset_of_field!(skc_state)) }
 }
 
-/// The inode of the socket's network namespace.
+/// The inode of the socket's network namespace; 0 on a kernel without any.
 ///
 /// # Safety
 ///
 /// `sock` must be a non-null socket argument of the hook, full or not.
 #[inline(always)]
 pub unsafe fn netns<M: Memory>(sock: KernelPtr) -> u32 {
+    if !present(offset_of_field!(skc_net)) {
+        return 0;
+    }
     // SAFETY: the caller's promise; the second pointer comes from the first.
     unsafe {
         let net = M::read::<u64>(sock, offset_of_field!(skc_net)) as KernelPtr;
@@ -102,12 +105,17 @@ pub unsafe fn fill_tuple<M: Memory>(tuple: *mut Tuple, sock: KernelPtr, tcp: Ker
 
 /// # Safety
 ///
-/// `to` must be valid for writes and aligned to 8 bytes; `offset` that of an `in6_addr` in `sock`.
+/// `to` must be valid for writes and aligned to 8 bytes; `offset` that of an `in6_addr` in `sock`, or
+/// `ABSENT` on a kernel without IPv6.
 #[inline(always)]
 unsafe fn copy_ipv6<M: Memory>(to: *mut [u8; 16], sock: KernelPtr, offset: u16) {
     // SAFETY: the caller's promise.
     unsafe {
         let words = to.cast::<[u64; 2]>();
+        if !present(offset) {
+            *words = [0; 2];
+            return;
+        }
         (*words)[0] = M::read(sock, offset);
         (*words)[1] = M::read(sock, offset + 8);
     }

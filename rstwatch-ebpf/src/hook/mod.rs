@@ -15,7 +15,10 @@ use rstwatch_common::{
 };
 
 pub use self::{
-    destroy_sock::destroy_sock, old_send_reset::{IPV4, IPV6, old_send_reset}, receive_reset::receive_reset, send_reset::send_reset,
+    destroy_sock::destroy_sock,
+    old_send_reset::{IPV4, IPV6, old_send_reset},
+    receive_reset::receive_reset,
+    send_reset::send_reset,
     set_state::set_state,
 };
 use crate::maps;

@@ -6,6 +6,8 @@ use std::{fs, io, path::Path};
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use thiserror::Error;
 
+use crate::kernel::layout::FUNCTIONS;
+
 /// Where the kernel gives its BTF.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -60,6 +62,19 @@ pub enum StartError {
         "this kernel has no tracepoint {0}: boot a kernel with CONFIG_TRACEPOINTS=y and CONFIG_INET=y (5.8 or later)"
     )]
     NoTracepoint(&'static str),
+    /// A function that the kernel does not have, or does not let anyone hook.
+    #[error(
+        "this kernel has no function {0} that can be hooked: boot one with CONFIG_FUNCTION_TRACER=y or CONFIG_KPROBES=y, or 6.10 or later"
+    )]
+    NoFunction(&'static str),
+    /// Too little memory may be locked, on a kernel that counts maps so.
+    #[error(
+        "this kernel counts BPF maps as locked memory, of which {kib} KiB may be used (`ulimit -l`): run rstwatch as root or with CAP_SYS_RESOURCE, or after `ulimit -l unlimited`"
+    )]
+    Memlock {
+        /// The limit in KiB.
+        kib: u64,
+    },
     /// The kernel's answer was EPERM though nothing seemed missing.
     #[error(
         "the kernel refused {what} ({source}): a security module, seccomp or the container's runtime forbids bpf(); run it on the host, or allow bpf and perf_event_open"
@@ -154,6 +169,13 @@ impl StartError {
                         log,
                     }
                 }
+            }
+            ProgramError::Btf(_) if FUNCTIONS.contains(&hook) => Self::NoFunction(hook),
+            ProgramError::SyscallError(error)
+                if error.io_error.kind() == io::ErrorKind::NotFound
+                    && FUNCTIONS.contains(&hook) =>
+            {
+                Self::NoFunction(hook)
             }
             ProgramError::SyscallError(error)
                 if error.io_error.kind() == io::ErrorKind::NotFound =>
@@ -291,6 +313,8 @@ mod tests {
             StartError::BadBtf("no magic".into()),
             StartError::Lockdown,
             StartError::NoTracepoint("tcp_send_reset"),
+            StartError::NoFunction("tcp_v4_send_reset"),
+            StartError::Memlock { kib: 64 },
             StartError::Refused {
                 what: "the BPF map EVENTS".into(),
                 source: errno(),

@@ -11,25 +11,16 @@ use std::{
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
 use jiff::tz::TimeZone;
-use rstwatch_common::layout::Features;
 
 use super::counters::Baseline;
 use crate::{
-    btf::Btf,
     cause::{self, HostFacts},
     cli::{Output, TraceOptions},
     clock::Clock,
     event::Reason,
     interpret::Interpreter,
-    kernel::{
-        layout::{self, TRACEPOINTS},
-        reasons::Reasons,
-        stack::Stacks,
-    },
-    load::{
-        Settings, Tracer,
-        preflight::{self, StartError},
-    },
+    kernel::{cost, reasons::Reasons, stack::Stacks},
+    load::{Attached, Kernel, Settings, Tracer, preflight},
     netns,
     owner::procfs,
     pipeline::Pipeline,
@@ -51,26 +42,14 @@ pub(super) struct Started {
 ///
 /// # Errors
 ///
-/// When something is in the way: a [`StartError`] in most cases.
+/// When something is in the way: a [`StartError`](preflight::StartError) in most cases.
 pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     preflight::check()?;
     // The kernel takes longer to write its symbols down than all the rest takes.
     let stacks = thread::spawn(read_stacks);
-    let bytes = preflight::read_btf()?;
-    let btf = Btf::parse(&bytes).map_err(|error| StartError::BadBtf(error.to_string()))?;
-    let (layout, missing) =
-        layout::resolve(&btf).map_err(|error| StartError::BadBtf(error.to_string()))?;
-    let hooks = layout::hooks(&btf);
-    if let Some(name) = hooks.missing.first() {
-        return Err(StartError::NoTracepoint(name).into());
-    }
-    let reasons = Reasons::from_btf(&btf);
+    let kernel = Kernel::read()?;
     let settings = Settings {
-        layout,
-        features: Features {
-            send_reset_reason: u8::from(hooks.send_reset_reason),
-            current_task_btf: u8::from(hooks.current_task_btf),
-        },
+        kernel: &kernel,
         ring_bytes: options.ring_size,
         history: options.history,
         log: options.bpf_log,
@@ -96,22 +75,35 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         }
         Err(_) => anyhow::bail!("the thread that reads {KALLSYMS} panicked"),
     };
+    for hook in &kernel.hooks.missing {
+        eprintln!(
+            "rstwatch: this kernel has no tracepoint {hook}: {}",
+            cost::of_hook(hook)
+        );
+    }
+    for Attached { hook, outcome } in &tracer.hooks {
+        if let Err(why) = outcome {
+            eprintln!("rstwatch: {why}: {}", cost::of_hook(hook));
+        }
+    }
     if options.verbose {
-        for missing in &missing {
+        for missing in &kernel.missing {
             eprintln!("rstwatch: {missing}");
         }
-        for (hook, means) in TRACEPOINTS.iter().zip(tracer.means) {
-            eprintln!("rstwatch: {hook} attached as {means}");
+        for Attached { hook, outcome } in &tracer.hooks {
+            if let Ok(means) = outcome {
+                eprintln!("rstwatch: {hook} attached as {means}");
+            }
         }
         eprintln!("rstwatch: {} open sockets at the start", snapshot.len());
     }
     let host = HostFacts {
         uptime: uptime(),
-        reasons: named_reasons(&reasons),
+        reasons: named_reasons(&kernel.reasons),
     };
     let interpreter = Interpreter {
         clock: Clock::read()?,
-        reasons,
+        reasons: kernel.reasons,
         stacks,
     };
     let pipeline = Pipeline::new(
