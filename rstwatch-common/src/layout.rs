@@ -138,6 +138,7 @@ layout! {
     rt6_flags: "rt6_info"."rt6i_flags", 4 optional;
     md5sig_info: "tcp_sock"."md5sig_info", 8 optional;
     ao_info: "tcp_sock"."ao_info", 8 optional;
+    sk_cgroup_is_data: "sock"."sk_cgrp_data.is_data", 1 bit;
 }
 
 /// Splits a bit field's entry of [`Layout`] into the byte's offset and the mask of the bit.

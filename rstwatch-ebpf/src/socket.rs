@@ -9,7 +9,7 @@ use rstwatch_common::{
 
 use crate::{
     globals::{offset_of_field, present},
-    memory::{KernelPtr, Memory, probe, read_if_present},
+    memory::{KernelPtr, Memory, Probe, probe, read_if_present},
     segment::set_ipv4,
 };
 
@@ -247,7 +247,17 @@ pub unsafe fn fill_facts<M: Memory>(
 /// `sock` must be a non-null full socket argument of the hook.
 #[inline(always)]
 pub unsafe fn is_kernel_owned<M: Memory>(sock: KernelPtr) -> bool {
-    let entry = offset_of_field!(sk_kern_sock);
+    // SAFETY: the caller's promise.
+    unsafe { is_set::<M>(sock, offset_of_field!(sk_kern_sock)) }
+}
+
+/// Whether the bit that `entry` of the layout stands for is set; not where there is none.
+///
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook, `entry` that of one of its bits.
+#[inline(always)]
+unsafe fn is_set<M: Memory>(sock: KernelPtr, entry: u16) -> bool {
     if !present(entry) {
         return false;
     }
@@ -297,9 +307,13 @@ pub unsafe fn cgroup<M: Memory>(sock: KernelPtr) -> u64 {
     }
     // SAFETY: the caller's promise; each pointer comes from the field before it.
     unsafe {
+        // Before 5.15 one bit may say that the rest is no pointer. It is read by itself, and with the
+        // helper: the verifier takes what is at `cgroup` for a pointer, and refuses to see its bits.
+        if is_set::<Probe>(sock, offset_of_field!(sk_cgroup_is_data)) {
+            return 0;
+        }
         let cgroup = M::read::<u64>(sock, cgroup) as KernelPtr;
-        // Before 5.15 the lowest bit says that the rest is no pointer (`sock_cgroup_data.is_data`).
-        if cgroup.is_null() || cgroup as u64 & 1 != 0 {
+        if cgroup.is_null() {
             return 0;
         }
         let kn = M::read::<u64>(cgroup, kn) as KernelPtr;

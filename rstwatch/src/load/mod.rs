@@ -111,6 +111,8 @@ pub struct Attached {
     pub hook: &'static str,
     /// By which means it was attached, or why by none.
     pub outcome: Result<Means, StartError>,
+    /// Why a better means was refused.
+    pub refusal: Option<StartError>,
 }
 
 /// The loaded and attached programs. Dropping it detaches and unloads all of them.
@@ -137,19 +139,15 @@ impl Tracer {
         };
         let mut hooks = Vec::new();
         for hook in hook::wanted(&settings.kernel.hooks) {
-            let outcome = attach(&mut ebpf, btf.as_ref(), &hook)
-                .map_err(|error| from_program(hook.name, error, settings.kernel));
-            if hook.required {
-                hooks.push(Attached {
-                    hook: hook.name,
-                    outcome: Ok(outcome?),
-                });
-            } else {
-                hooks.push(Attached {
-                    hook: hook.name,
-                    outcome,
-                });
-            }
+            let (outcome, refusal) = attach(&mut ebpf, btf.as_ref(), &hook);
+            let explain = |error| from_program(hook.name, error, settings.kernel);
+            let outcome = outcome.map_err(explain);
+            let outcome = if hook.required { Ok(outcome?) } else { outcome };
+            hooks.push(Attached {
+                hook: hook.name,
+                outcome,
+                refusal: refusal.map(explain),
+            });
         }
         let ring = take_map(&mut ebpf, "EVENTS")?;
         let stats = take_map(&mut ebpf, "STATS")?;
@@ -177,7 +175,7 @@ impl Tracer {
     pub fn skipped(&self) -> Option<u64> {
         let mut sum = None;
         // Those that learn owners, and interrupt nothing that counts, come first.
-        for Attached { hook, outcome } in &self.hooks {
+        for Attached { hook, outcome, .. } in &self.hooks {
             let Ok(means) = outcome else { continue };
             if TRACEPOINTS[..2].contains(hook) {
                 continue;
@@ -243,8 +241,13 @@ fn take_map<T: TryFrom<aya::maps::Map>>(
         .ok_or_else(|| StartError::Object(format!("it has no map {name}")))
 }
 
-/// Attaches `hook` by the first means that works.
-fn attach(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: &Hook) -> Result<Means, ProgramError> {
+/// Attaches `hook` by the first means that works. Gives that, or why none does, and why a better one
+/// did not.
+fn attach(
+    ebpf: &mut Ebpf,
+    btf: Option<&Btf>,
+    hook: &Hook,
+) -> (Result<Means, ProgramError>, Option<ProgramError>) {
     let mut refusal = None;
     for means in hook.means {
         if btf.is_none() && !means.is_fallback() {
@@ -253,7 +256,7 @@ fn attach(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: &Hook) -> Result<Means, Prog
         match hook::load(ebpf, btf, hook.name, means)
             .and_then(|()| hook::attach(ebpf, hook.name, means))
         {
-            Ok(()) => return Ok(means),
+            Ok(()) => return (Ok(means), refusal),
             // When both are refused, the first refusal tells more: the fallback asks less of the
             // kernel.
             Err(error) => refusal = refusal.or(Some(error)),
@@ -262,9 +265,10 @@ fn attach(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: &Hook) -> Result<Means, Prog
             hook::unload(program);
         }
     }
-    Err(refusal.unwrap_or_else(|| ProgramError::InvalidName {
+    let error = refusal.unwrap_or_else(|| ProgramError::InvalidName {
         name: hook.name.to_owned(),
-    }))
+    });
+    (Err(error), None)
 }
 
 /// What the refusal of a program means on this kernel.

@@ -81,7 +81,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
             cost::of_hook(hook)
         );
     }
-    for Attached { hook, outcome } in &tracer.hooks {
+    for Attached { hook, outcome, .. } in &tracer.hooks {
         if let Err(why) = outcome {
             eprintln!("rstwatch: {why}: {}", cost::of_hook(hook));
         }
@@ -90,7 +90,18 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         for missing in &kernel.missing {
             eprintln!("rstwatch: {missing}");
         }
-        for Attached { hook, outcome } in &tracer.hooks {
+        for Attached {
+            hook,
+            outcome,
+            refusal,
+        } in &tracer.hooks
+        {
+            if let Some(refusal) = refusal {
+                eprintln!("rstwatch: {refusal}");
+                if let Some(log) = refusal.verifier_log() {
+                    eprintln!("{log}");
+                }
+            }
             if let Ok(means) = outcome {
                 eprintln!("rstwatch: {hook} attached as {means}");
             }
