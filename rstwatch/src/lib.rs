@@ -27,6 +27,7 @@ pub mod output;
 pub mod owner;
 pub mod pair;
 pub mod pipeline;
+pub mod privileges;
 pub mod run;
 pub mod scan;
 pub mod scenario;

@@ -4,20 +4,16 @@
 use std::{fs, io, path::Path};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use caps::CapsHashSet;
 use thiserror::Error;
 
-use crate::kernel::layout::FUNCTIONS;
+use crate::{kernel::layout::FUNCTIONS, privileges};
 
 /// Where the kernel gives its BTF.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Lines of the verifier's log that are shown with `-v`.
 const LOG_LINES: usize = 20;
-
-/// Capability numbers (`include/uapi/linux/capability.h`).
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
 
 /// Why tracing cannot start.
 #[derive(Debug, Error)]
@@ -29,7 +25,7 @@ pub enum StartError {
     Stub,
     /// Neither root nor the capabilities.
     #[error(
-        "loading BPF programs needs root, or the capabilities CAP_BPF and CAP_PERFMON ({missing} missing): run it with sudo, or `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep` on the binary"
+        "loading BPF programs needs root, or the capabilities CAP_BPF and CAP_PERFMON ({missing} missing): run it with sudo, or `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_syslog+ep` on the binary"
     )]
     Capability {
         /// The missing ones.
@@ -207,15 +203,24 @@ pub fn check() -> Result<(), StartError> {
             release: release.trim().to_owned(),
         });
     }
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    if let Some(missing) = missing_capabilities(&status) {
+    // When the kernel does not tell, it will when it is asked to load.
+    if let Ok(held) = privileges::effective()
+        && let Some(missing) = missing_capabilities(&held)
+    {
         return Err(StartError::Capability { missing });
     }
-    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    if lockdown.contains("[confidentiality]") {
+    if lockdown().as_deref() == Some("confidentiality") {
         return Err(StartError::Lockdown);
     }
     Ok(())
+}
+
+/// The kernel's lockdown mode: `none`, `integrity` or `confidentiality`; `None` where it has none, or
+/// securityfs is not mounted.
+pub fn lockdown() -> Option<String> {
+    let modes = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    let (_, rest) = modes.split_once('[')?;
+    Some(rest.split_once(']')?.0.to_owned())
 }
 
 /// Reads the kernel's BTF.
@@ -242,21 +247,11 @@ fn is_too_old(release: &str) -> bool {
     }
 }
 
-/// Names what is missing from the effective capabilities in `/proc/self/status`.
-fn missing_capabilities(status: &str) -> Option<String> {
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())?;
-    let has = |capability: u32| effective & (1 << capability) != 0;
-    // CAP_SYS_ADMIN includes both, as it did before 5.8 split them off.
-    if has(CAP_SYS_ADMIN) {
-        return None;
-    }
-    let missing: Vec<&str> = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]
-        .into_iter()
-        .filter(|(capability, _)| !has(*capability))
-        .map(|(_, name)| name)
+/// Names what is missing among `held` that nothing works without.
+fn missing_capabilities(held: &CapsHashSet) -> Option<String> {
+    let missing: Vec<String> = privileges::missing(held)
+        .filter(|need| need.cost.is_none())
+        .map(|need| need.capability.to_string())
         .collect();
     (!missing.is_empty()).then(|| missing.join(" and "))
 }
@@ -264,6 +259,7 @@ fn missing_capabilities(status: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use caps::Capability;
 
     #[test]
     fn kernels_before_ring_buffers_are_too_old() {
@@ -283,21 +279,17 @@ mod tests {
 
     #[test]
     fn missing_capabilities_are_named() {
-        let status = |mask: u64| format!("Name:\trstwatch\nCapEff:\t{mask:016x}\n");
-        assert_eq!(missing_capabilities(&status(u64::MAX)), None);
-        assert_eq!(missing_capabilities(&status(1 << CAP_SYS_ADMIN)), None);
+        let missing = |held: &[Capability]| missing_capabilities(&held.iter().copied().collect());
+        assert_eq!(missing(&[Capability::CAP_SYS_ADMIN]), None);
         assert_eq!(
-            missing_capabilities(&status(1 << CAP_BPF | 1 << CAP_PERFMON)),
+            missing(&[Capability::CAP_BPF, Capability::CAP_PERFMON]),
             None
         );
         assert_eq!(
-            missing_capabilities(&status(1 << CAP_BPF)).as_deref(),
+            missing(&[Capability::CAP_BPF]).as_deref(),
             Some("CAP_PERFMON")
         );
-        assert_eq!(
-            missing_capabilities(&status(0)).as_deref(),
-            Some("CAP_BPF and CAP_PERFMON")
-        );
+        assert_eq!(missing(&[]).as_deref(), Some("CAP_BPF and CAP_PERFMON"));
     }
 
     #[test]

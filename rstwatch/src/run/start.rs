@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
+use caps::Capability;
 use jiff::tz::TimeZone;
+use rstwatch_common::stats::Stat;
 
 use super::counters::Baseline;
 use crate::{
@@ -24,6 +26,7 @@ use crate::{
     netns,
     owner::procfs,
     pipeline::Pipeline,
+    privileges,
     sink::{Sink, json::Json, table::Table},
 };
 
@@ -45,6 +48,7 @@ pub(super) struct Started {
 /// When something is in the way: a [`StartError`](preflight::StartError) in most cases.
 pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     preflight::check()?;
+    say_missing_privileges();
     // The kernel takes longer to write its symbols down than all the rest takes.
     let stacks = thread::spawn(read_stacks);
     let kernel = Kernel::read()?;
@@ -108,6 +112,9 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         }
         eprintln!("rstwatch: {} open sockets at the start", snapshot.len());
     }
+    // Before any other thread is started: each has its own capabilities.
+    privileges::drop_unneeded(|| tracer.stat(Stat::Sent).is_ok())
+        .context("cannot give up the privileges that are no longer needed")?;
     let host = HostFacts {
         uptime: uptime(),
         reasons: named_reasons(&kernel.reasons),
@@ -134,6 +141,21 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     })
 }
 
+/// Says on standard error what is not known for want of a capability.
+fn say_missing_privileges() {
+    let Ok(held) = privileges::effective() else {
+        return;
+    };
+    for need in privileges::missing(&held) {
+        // Whether the kernel's symbols can be read depends on more than this one.
+        if need.capability != Capability::CAP_SYSLOG
+            && let Some(cost) = need.cost
+        {
+            eprintln!("rstwatch: without {}: {cost}", need.capability);
+        }
+    }
+}
+
 fn sink(output: Output) -> Sink {
     match output {
         Output::Json => Sink::Json(Json::default()),
@@ -144,7 +166,7 @@ fn sink(output: Output) -> Sink {
 fn read_stacks() -> Result<Stacks> {
     let text = fs::read(Path::new(KALLSYMS)).with_context(|| format!("cannot read {KALLSYMS}"))?;
     Stacks::from_kallsyms(&text).with_context(|| {
-        format!("{KALLSYMS} shows no addresses (set kernel.kptr_restrict to 0 or 1)")
+        format!("{KALLSYMS} shows no addresses (it takes CAP_SYSLOG, and kernel.kptr_restrict not to be 2)")
     })
 }
 
