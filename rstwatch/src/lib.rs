@@ -14,6 +14,7 @@ pub mod cause;
 pub mod cli;
 pub mod clock;
 pub mod decode;
+pub mod doctor;
 pub mod event;
 pub mod explain;
 pub mod filter;

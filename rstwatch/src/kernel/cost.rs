@@ -1,7 +1,7 @@
 //! What it costs that a hook or a field is not there, in plain words: for `doctor`, and for the notes
 //! at the start.
 
-use rstwatch_common::layout::{FIELDS, Field};
+use rstwatch_common::layout::Field;
 
 /// What is not known without the hook of this name, a tracepoint or a function.
 pub fn of_hook(name: &str) -> &'static str {
@@ -42,7 +42,7 @@ pub fn of_field(field: &Field) -> Option<&'static str> {
         | ("net_device", "nd_net.net")
         | ("tcp_sock", "is_mptcp" | "md5sig_info" | "ao_info")
         | ("rt6_info", "rt6i_flags")
-        | ("sock", "sk_cgrp_data.cgroup") => return None,
+        | ("sock", "sk_cgrp_data.cgroup" | "sk_cgrp_data.is_data") => return None,
         ("cgroup" | "kernfs_node", _) => {
             "resets of processes that have gone have no unit or container"
         }
@@ -70,16 +70,10 @@ pub fn of_field(field: &Field) -> Option<&'static str> {
     })
 }
 
-/// The fields that rstwatch reads, with whether each is among the `missing`.
-pub fn fields(missing: &[&'static Field]) -> impl Iterator<Item = (&'static Field, bool)> {
-    let missing: Vec<Field> = missing.iter().map(|field| **field).collect();
-    FIELDS
-        .iter()
-        .map(move |field| (field, !missing.contains(field)))
-}
-
 #[cfg(test)]
 mod tests {
+    use rstwatch_common::layout::FIELDS;
+
     use super::*;
     use crate::kernel::layout::{FUNCTIONS, TRACEPOINTS};
 

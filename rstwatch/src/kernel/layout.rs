@@ -286,6 +286,11 @@ mod tests {
         ("socket.file", [16, 16, 16, 16, 16]),
         ("file.f_count", [56, 56, 0, ABSENT, ABSENT]),
         ("file.f_ref", [ABSENT, ABSENT, ABSENT, 176, 168]),
+        ("rtable.rt_type", [120, 120, 144, 144, 144]),
+        ("rt6_info.rt6i_flags", [192, 192, 216, 216, 216]),
+        ("tcp_sock.md5sig_info", [2192, 2248, 2296, 2264, 2368]),
+        ("tcp_sock.ao_info", [ABSENT, ABSENT, ABSENT, ABSENT, 2376]),
+        ("sock.sk_cgrp_data.is_data", [ABSENT, ABSENT, ABSENT, ABSENT, ABSENT]),
     ];
 
     fn entries(layout: &Layout) -> [u16; FIELDS.len()] {

@@ -3,14 +3,21 @@
 
 use std::{fs, io, path::Path};
 
+use anyhow::{Context as _, Result};
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use caps::CapsHashSet;
 use thiserror::Error;
 
-use crate::{kernel::layout::FUNCTIONS, privileges};
+use crate::{
+    kernel::{layout::FUNCTIONS, stack::Stacks},
+    privileges,
+};
 
 /// Where the kernel gives its BTF.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Where the kernel lists its symbols.
+const KALLSYMS: &str = "/proc/kallsyms";
 
 /// Lines of the verifier's log that are shown with `-v`.
 const LOG_LINES: usize = 20;
@@ -233,6 +240,20 @@ pub fn read_btf() -> Result<Vec<u8>, StartError> {
     fs::read(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => StartError::NoBtf,
         _ => StartError::UnreadableBtf(error),
+    })
+}
+
+/// Reads where the kernel's functions are.
+///
+/// # Errors
+///
+/// When that cannot be read, or is hidden.
+pub fn read_stacks() -> Result<Stacks> {
+    let text = fs::read(KALLSYMS).with_context(|| format!("cannot read {KALLSYMS}"))?;
+    Stacks::from_kallsyms(&text).with_context(|| {
+        format!(
+            "{KALLSYMS} shows no addresses (it takes CAP_SYSLOG, and kernel.kptr_restrict not to be 2)"
+        )
     })
 }
 

@@ -30,6 +30,14 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// Why it was not loaded or attached.
+    pub fn error(&self) -> Option<&StartError> {
+        match (&self.loaded, &self.attached) {
+            (Err(error), _) | (_, Some(Err(error))) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether it was attached.
     pub const fn works(&self) -> bool {
         matches!(self.attached, Some(Ok(())))

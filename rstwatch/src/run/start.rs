@@ -3,7 +3,6 @@
 use std::{
     fs,
     num::NonZeroU64,
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -19,9 +18,8 @@ use crate::{
     cause::{self, HostFacts},
     cli::{Output, TraceOptions},
     clock::Clock,
-    event::Reason,
     interpret::Interpreter,
-    kernel::{cost, reasons::Reasons, stack::Stacks},
+    kernel::{cost, stack::Stacks},
     load::{Attached, Kernel, Settings, Tracer, preflight},
     netns,
     owner::procfs,
@@ -29,9 +27,6 @@ use crate::{
     privileges,
     sink::{Sink, json::Json, table::Table},
 };
-
-/// Where the kernel lists its symbols.
-const KALLSYMS: &str = "/proc/kallsyms";
 
 /// Everything that a run needs.
 pub(super) struct Started {
@@ -50,7 +45,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     preflight::check()?;
     say_missing_privileges();
     // The kernel takes longer to write its symbols down than all the rest takes.
-    let stacks = thread::spawn(read_stacks);
+    let stacks = thread::spawn(preflight::read_stacks);
     let kernel = Kernel::read()?;
     let settings = Settings {
         kernel: &kernel,
@@ -77,7 +72,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
             );
             Stacks::unreadable()
         }
-        Err(_) => anyhow::bail!("the thread that reads {KALLSYMS} panicked"),
+        Err(_) => anyhow::bail!("the thread that reads the kernel's symbols panicked"),
     };
     for hook in &kernel.hooks.missing {
         eprintln!(
@@ -117,7 +112,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         .context("cannot give up the privileges that are no longer needed")?;
     let host = HostFacts {
         uptime: uptime(),
-        reasons: named_reasons(&kernel.reasons),
+        reasons: cause::Reasons::named_by(&kernel.reasons),
     };
     let interpreter = Interpreter {
         clock: Clock::read()?,
@@ -160,24 +155,6 @@ fn sink(output: Output) -> Sink {
     match output {
         Output::Json => Sink::Json(Json::default()),
         Output::Table(options) => Sink::Table(Table::new(options, TimeZone::system())),
-    }
-}
-
-fn read_stacks() -> Result<Stacks> {
-    let text = fs::read(Path::new(KALLSYMS)).with_context(|| format!("cannot read {KALLSYMS}"))?;
-    Stacks::from_kallsyms(&text).with_context(|| {
-        format!("{KALLSYMS} shows no addresses (it takes CAP_SYSLOG, and kernel.kptr_restrict not to be 2)")
-    })
-}
-
-/// For which resets this kernel names a reason: those of its own accord got theirs in 6.12.
-fn named_reasons(reasons: &Reasons) -> cause::Reasons {
-    if reasons.is_empty() {
-        cause::Reasons::None
-    } else if reasons.knows(Reason::AbortOnClose) {
-        cause::Reasons::All
-    } else {
-        cause::Reasons::Passive
     }
 }
 
