@@ -16,6 +16,7 @@ pub static LAYOUT: Global<Layout> = Global::new(Layout::EMPTY);
 pub static FEATURES: Global<Features> = Global::new(Features {
     send_reset_reason: 0,
     current_task_btf: 0,
+    destroy_sock: 0,
 });
 
 /// Which resets user space wants to hear of.
@@ -62,6 +63,12 @@ pub fn present(offset: u16) -> bool {
 #[inline(always)]
 pub fn has_reason() -> bool {
     FEATURES.load().send_reset_reason != 0
+}
+
+/// Whether `tcp_destroy_sock` tells when a socket goes.
+#[inline(always)]
+pub fn has_destroy_sock() -> bool {
+    FEATURES.load().destroy_sock != 0
 }
 
 /// Whether `bpf_get_current_task_btf` may be called.

@@ -19,7 +19,7 @@ use crate::{
     filter,
     globals::offset_of_field,
     history, maps,
-    memory::{KernelPtr, Memory, read_if_present},
+    memory::{KernelPtr, Memory, Probe, read_if_present},
     segment, socket, tally, task,
 };
 
@@ -28,9 +28,16 @@ const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
 /// What is put together on the stack, of which there is little: one for all paths. Empty at first.
-struct Scratch {
+pub(super) struct Scratch {
     tuple: Tuple,
     known: SocketEntry,
+}
+
+impl Scratch {
+    pub(super) const EMPTY: Self = Self {
+        tuple: Tuple::EMPTY,
+        known: SocketEntry::EMPTY,
+    };
 }
 
 /// The hook. `sock` is null, a TIME_WAIT socket or a full one; `skb` is the segment, null when the
@@ -43,10 +50,7 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
     reason: Option<u32>,
 ) {
     maps::count(Stat::Sent);
-    let mut scratch = Scratch {
-        tuple: Tuple::EMPTY,
-        known: SocketEntry::EMPTY,
-    };
+    let mut scratch = Scratch::EMPTY;
     if sock.is_null() {
         if !skb.is_null() {
             without_socket::<M, C>(ctx, sock, skb, reason, 0, &mut scratch);
@@ -75,7 +79,7 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
 
 /// A segment met no socket, or one in TIME_WAIT, of which only the common part may be read.
 #[inline(always)]
-fn without_socket<M: Memory, C: EbpfContext>(
+pub(super) fn without_socket<M: Memory, C: EbpfContext>(
     ctx: &C,
     sock: KernelPtr,
     skb: KernelPtr,
@@ -107,7 +111,9 @@ fn without_socket<M: Memory, C: EbpfContext>(
         fill_reset::<M>(reset, sock as u64, skb, reason, state);
         tally::sent(reason, state, BY_SEGMENT, (*reset).tuple.local_port);
         (*reset).tuple.netns = if state == TIME_WAIT {
-            (*reset).substate = read_if_present::<M, u8>(sock, offset_of_field!(tw_substate));
+            // With the helper: the verifier takes the socket for a full one, and 6.1 and 6.6 have a
+            // pointer at that offset of a full one.
+            (*reset).substate = read_if_present::<Probe, u8>(sock, offset_of_field!(tw_substate));
             socket::netns::<M>(sock)
         } else {
             segment::netns::<M>(skb)
