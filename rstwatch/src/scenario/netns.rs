@@ -128,14 +128,22 @@ impl Netns {
         })?
     }
 
-    fn bring_up(&self, addresses: &[Address]) -> Result<()> {
-        let addresses = addresses.to_vec();
+    /// Gives the addresses back.
+    ///
+    /// # Errors
+    ///
+    /// When it has them.
+    pub fn hear_again(&self, own: &[Address]) -> Result<()> {
+        let own = own.to_vec();
         self.run(move || {
-            netlink::set_up(WIRE)?;
-            addresses
-                .iter()
+            own.iter()
                 .try_for_each(|own| netlink::add_address(WIRE, own.address, own.prefix))
         })?
+    }
+
+    fn bring_up(&self, addresses: &[Address]) -> Result<()> {
+        self.run(|| netlink::set_up(WIRE))??;
+        self.hear_again(addresses)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What was expected against what was seen, both as the JSON objects of the event contract.
 //!
 //! An expectation is part of an event: it must be found in one, and every event must be expected.
+//! Where it has a list of texts, each must be part of one of the event's.
 
 use serde_json::Value;
 
@@ -47,6 +48,15 @@ fn collect_differences(path: &str, wanted: &Value, seen: &Value, to: &mut Vec<St
                 match seen.get(key) {
                     Some(seen) => collect_differences(&path, wanted, seen, to),
                     None => to.push(format!("{path} is missing")),
+                }
+            }
+        }
+        (Value::Array(pieces), Value::Array(lines)) => {
+            let holds =
+                |line: &Value, piece: &str| line.as_str().is_some_and(|l| l.contains(piece));
+            for piece in pieces.iter().filter_map(Value::as_str) {
+                if !lines.iter().any(|line| holds(line, piece)) {
+                    to.push(format!("{path} lacks \"{piece}\""));
                 }
             }
         }
