@@ -117,6 +117,7 @@ impl Ground {
 ///   it gets one: a port of its host that no socket has.
 /// - `NAME forge OTHER FLAGS [N]` sends a segment with N bytes to OTHER as its peer would, with the
 ///   sequence numbers that OTHER expects.
+/// - `NAME mimic OTHER FLAGS [N]` sends one to OTHER's peer as OTHER would.
 /// - `NAME destroy OTHER` destroys OTHER's connection.
 /// - `cut` makes B deaf: it loses its addresses; `mend` gives them back.
 /// - `replace` puts C in B's place.

@@ -257,12 +257,14 @@ impl Stage {
                     | "await-unread"
                     | "kill"
                     | "exit"
+                    | "crash"
                     | "accept"
                     | "fork"
                     | "flood"
                     | "begin"
                     | "inject"
-                    | "forge",
+                    | "forge"
+                    | "mimic",
                 ..
             ]
         );
@@ -285,7 +287,9 @@ impl Stage {
                 self.await_row(role, "so much unread data", |row| row.unread == count)
             }
             [role, "kill"] => self.part_mut(role)?.player.kill(Signal::SIGKILL),
-            [role, "exit"] => self.part_mut(role)?.player.end_by("exit"),
+            [role, "exit" | "crash", ..] => {
+                self.part_mut(role)?.player.end_by(&words[1..].join(" "))
+            }
             [role, "listen"] => {
                 let address = self.address(self.part(role)?.host);
                 self.listen(role, SocketAddr::new(address, 0), errno)
@@ -300,11 +304,13 @@ impl Stage {
             }
             [role, "forge", other, flags, ref payload @ ..] => {
                 let (own, peer) = self.connection(other)?;
-                let answer = self.part_mut(other)?.player.ask("sequence", STEP)?;
-                let numbers = answer.demand(None)?;
-                let (sent, received) = numbers.split_once(' ').context("no numbers")?;
-                let numbers = (received.parse()?, sent.parse()?);
-                self.inject(role, (peer, own), flags, numbers, payload)
+                let (sent, received) = self.sequence(other)?;
+                self.inject(role, (peer, own), flags, (received, sent), payload)
+            }
+            [role, "mimic", other, flags, ref payload @ ..] => {
+                let ends = self.connection(other)?;
+                let numbers = self.sequence(other)?;
+                self.inject(role, ends, flags, numbers, payload)
             }
             [role, "destroy", other] => {
                 let (own, peer) = self.connection(other)?;
@@ -350,6 +356,14 @@ impl Stage {
             self.ends.insert(role.to_owned(), end);
         }
         Ok(())
+    }
+
+    /// The number that the role's connection sends next, and the one that it expects.
+    fn sequence(&mut self, role: &str) -> Result<(u32, u32)> {
+        let answer = self.part_mut(role)?.player.ask("sequence", STEP)?;
+        let numbers = answer.demand(None)?;
+        let (sent, received) = numbers.split_once(' ').context("no numbers")?;
+        Ok((sent.parse()?, received.parse()?))
     }
 
     /// Sends a segment between two ends, with its sequence and acknowledgement number.
