@@ -7,7 +7,7 @@ use rstwatch::{
 };
 use serde_json::Value;
 
-use crate::tracer::{Tracer, calm, names_reasons, reconciled, stage};
+use crate::tracer::{Tracer, calm, names_reasons, reconciled, stage, storm};
 
 /// Plays a scenario under the tracer's eyes.
 fn check(name: &str, family: Family) {
@@ -16,7 +16,9 @@ fn check(name: &str, family: Family) {
 
 /// The same, with further options of the tracer.
 fn check_with(name: &str, family: Family, options: &[&str]) {
-    let _calm = calm();
+    let of_the_host = catalogue::find(name).is_some_and(|scenario| scenario.of_the_host);
+    let _alone = of_the_host.then(storm);
+    let _calm = (!of_the_host).then(calm);
     let mut stage = stage(name, family);
     let mut tracer = Tracer::json(&stage, options);
     stage.play().unwrap_or_else(|e| panic!("{e:#}"));
