@@ -6,6 +6,8 @@
 //!
 //! Exit status: 0 fine, [`EXIT_FAILED`], [`EXIT_USAGE`].
 
+mod selftest;
+
 use std::{
     fmt,
     net::IpAddr,
@@ -22,6 +24,7 @@ use clap::{
 };
 use ipnet::{IpNet, Ipv4Net};
 
+pub use self::selftest::{DemoArgs, SelftestArgs};
 use crate::{
     cause::{CauseId, catalogue},
     event::Direction,
@@ -121,6 +124,12 @@ pub enum Command {
     /// Explain a cause, a kernel reason, an error or a text from a log; needs no privileges
     #[command(after_help = AFTER_EXPLAIN)]
     Explain(ExplainArgs),
+    /// Make each kind of reset on purpose, and check cause and owner; touches nothing else
+    #[command(after_help = selftest::AFTER_SELFTEST)]
+    Selftest(SelftestArgs),
+    /// Show what each kind of reset looks like, made on purpose
+    #[command(after_help = selftest::AFTER_DEMO)]
+    Demo(DemoArgs),
 }
 
 /// The arguments of `explain`, as they were written.
@@ -418,6 +427,7 @@ impl TraceArgs {
                 colour,
                 wide: self.wide,
                 date: self.timestamp,
+                sentence: false,
             })
         };
         let netns = self
@@ -871,6 +881,7 @@ mod tests {
             colour: true,
             wide: true,
             date: false,
+            sentence: false,
         };
         assert_eq!(options(&["-w"]).output, table(wide));
         assert_eq!(options(&["--wide"]).output, table(wide));
@@ -878,6 +889,7 @@ mod tests {
             colour: true,
             wide: false,
             date: true,
+            sentence: false,
         };
         assert_eq!(options(&["-T"]).output, table(date));
         assert_eq!(options(&["--timestamp"]).output, table(date));

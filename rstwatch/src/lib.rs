@@ -30,4 +30,5 @@ pub mod pipeline;
 pub mod run;
 pub mod scan;
 pub mod scenario;
+pub mod selftest;
 pub mod sink;

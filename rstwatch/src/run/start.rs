@@ -13,7 +13,7 @@ use aya::maps::{MapData, RingBuf};
 use jiff::tz::TimeZone;
 use rstwatch_common::layout::Features;
 
-use super::counters::Baseline;
+use super::{Abilities, counters::Baseline};
 use crate::{
     btf::Btf,
     cause::{self, HostFacts},
@@ -45,6 +45,7 @@ pub(super) struct Started {
     pub(super) ring: RingBuf<MapData>,
     pub(super) pipeline: Pipeline,
     pub(super) baseline: Baseline,
+    pub(super) abilities: Abilities,
 }
 
 /// Loads and attaches.
@@ -109,6 +110,10 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         uptime: uptime(),
         reasons: named_reasons(&reasons),
     };
+    let abilities = Abilities {
+        reasons: host.reasons,
+        without_socket: hooks.send_reset_reason,
+    };
     let interpreter = Interpreter {
         clock: Clock::read()?,
         reasons,
@@ -128,6 +133,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         ring,
         pipeline,
         baseline,
+        abilities,
     })
 }
 
