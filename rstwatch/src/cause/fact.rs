@@ -171,6 +171,9 @@ impl fmt::Display for Fact {
             Self::NoReason => f.write_str("this kernel names no reason for such a reset"),
             Self::NoSocket => f.write_str("the segment met no socket"),
             Self::Listener => f.write_str("the segment met a listening socket"),
+            Self::Backlog(1, limit) => {
+                write!(f, "1 connection waits to be accepted, limit {limit}")
+            }
             Self::Backlog(waiting, limit) => {
                 write!(
                     f,

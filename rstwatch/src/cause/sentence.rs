@@ -118,6 +118,7 @@ impl Sentence<'_> {
             CauseId::AcceptQueueOverflow => {
                 write!(f, "the accept queue of {owner} on port {port} is full")?;
                 match self.event.socket.and_then(|socket| socket.backlog) {
+                    Some((1, limit)) => write!(f, ": 1 connection waits, the limit is {limit}"),
                     Some((waiting, limit)) => {
                         write!(f, ": {waiting} connections wait, the limit is {limit}")
                     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    env,
+    env, io,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, RecvTimeoutError},
@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Error, Result, bail};
+use nix::libc;
 
 use super::{
     PATIENCE,
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     cause,
     run::Abilities,
-    scenario::{Family, Scenario, player::Refused, stage::Stage},
+    scenario::{Family, Ground, Scenario, player::Refused, stage::Stage},
 };
 
 /// Scenarios that are set up, or played, at once.
@@ -30,6 +31,9 @@ const AT_ONCE: usize = 8;
 
 /// Between two looks whether the tracer is still there.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Why there is no wire between two hosts.
+const NO_WIRE: &str = "the kernel has no veth devices (CONFIG_VETH, or the module veth)";
 
 /// A scenario over one IP version.
 #[derive(Clone, Copy)]
@@ -97,7 +101,16 @@ pub(super) fn set_up(
     for (piece, stage) in results {
         match stage {
             Ok(stage) => plays.push(Play { piece, stage }),
-            Err(error) => failed.push(piece.played(piece.failure(&error), Duration::ZERO)),
+            Err(error) => {
+                let errno = error.downcast_ref().and_then(io::Error::raw_os_error);
+                let outcome = match errno {
+                    Some(libc::EOPNOTSUPP) if piece.scenario.ground != Ground::Loopback => {
+                        Outcome::Cannot(NO_WIRE.to_owned())
+                    }
+                    _ => piece.failure(&error),
+                };
+                failed.push(piece.played(outcome, Duration::ZERO));
+            }
         }
     }
     // They were done in any order.

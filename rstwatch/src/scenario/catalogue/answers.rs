@@ -387,7 +387,7 @@ pub(super) const ALL: &[Scenario] = &[
                 .state("LISTEN")
                 .reason("INVALID_SYN")
                 .owner("server", Via::Listen)
-                .evidence(&["1 connections wait to be accepted, limit 0"]),
+                .evidence(&["1 connection waits to be accepted, limit 0"]),
             Expected::received("second", "server", "peer-aborted")
                 .state("ESTABLISHED")
                 .owner("second", Via::Connect),
