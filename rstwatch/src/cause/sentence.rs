@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::{
     CauseId, Fact, SCAN_PORTS, Verdict,
-    fact::{Bytes, End, Seconds},
+    fact::{Bytes, End, Seconds, Waiting},
     rules::silence_ns,
 };
 use crate::event::{
@@ -118,9 +118,8 @@ impl Sentence<'_> {
             CauseId::AcceptQueueOverflow => {
                 write!(f, "the accept queue of {owner} on port {port} is full")?;
                 match self.event.socket.and_then(|socket| socket.backlog) {
-                    Some((1, limit)) => write!(f, ": 1 connection waits, the limit is {limit}"),
                     Some((waiting, limit)) => {
-                        write!(f, ": {waiting} connections wait, the limit is {limit}")
+                        write!(f, ": {}, the limit is {limit}", Waiting(waiting))
                     }
                     None => Ok(()),
                 }

@@ -150,7 +150,7 @@ impl Write for Front {
         if !state.closed {
             io::stdout().write_all(bytes)?;
         }
-        state.lines += bytes.iter().filter(|byte| **byte == b'\n').count();
+        state.lines += bytes.split(|byte| *byte == b'\n').count() - 1;
         drop(state);
         self.0.came.notify_all();
         Ok(bytes.len())

@@ -132,10 +132,10 @@ pub(super) fn play_all(
     let (host, own): (Vec<Play>, Vec<Play>) = plays
         .into_iter()
         .partition(|play| play.piece.scenario.of_the_host);
-    let mut done = collect(play_at_once(own, inbox, deadline)?, tracing)?;
+    let mut done = collect(&play_at_once(own, inbox, deadline)?, tracing)?;
     for play in host {
         done.extend(collect(
-            play_at_once(vec![play], inbox, deadline)?,
+            &play_at_once(vec![play], inbox, deadline)?,
             tracing,
         )?);
     }
@@ -147,7 +147,7 @@ fn play_at_once(plays: Vec<Play>, inbox: &Arc<Inbox>, deadline: Instant) -> Resu
     at_once(plays, move |play| play_one(play, &inbox, deadline))
 }
 
-fn collect(results: Receiver<Done>, tracing: &Tracing) -> Result<Vec<Done>> {
+fn collect(results: &Receiver<Done>, tracing: &Tracing) -> Result<Vec<Done>> {
     let mut done = Vec::new();
     loop {
         match results.recv_timeout(LOOK) {
