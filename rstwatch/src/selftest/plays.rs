@@ -23,7 +23,7 @@ use super::{
 use crate::{
     cause,
     run::Abilities,
-    scenario::{Family, Ground, Scenario, player::Refused, stage::Stage},
+    scenario::{Expected, Family, Ground, Scenario, player::Refused, stage::Stage},
 };
 
 /// Scenarios that are set up, or played, at once.
@@ -53,6 +53,17 @@ impl Play {
     pub(super) fn scenario(&self) -> &'static Scenario {
         self.piece.scenario
     }
+
+    /// How many of its events a tracer shows.
+    fn shown(&self, abilities: Abilities) -> usize {
+        let expected = self.piece.scenario.expected.iter();
+        expected.filter(|event| shows(event, abilities)).count()
+    }
+}
+
+/// Whether the kernel tells of such resets at all.
+fn shows(expected: &Expected, abilities: Abilities) -> bool {
+    abilities.without_socket || !expected.is_without_socket()
 }
 
 /// A play that is over. Its processes live on until it is dropped.
@@ -72,7 +83,7 @@ pub(super) fn set_up(
     families: &[Family],
 ) -> Result<(Vec<Play>, Vec<Played>)> {
     let exe = env::current_exe().context("cannot find this program")?;
-    let mut pieces: Vec<Piece> = scenarios
+    let pieces: Vec<Piece> = scenarios
         .flat_map(|scenario| {
             families.iter().map(move |family| Piece {
                 scenario,
@@ -80,15 +91,6 @@ pub(super) fn set_up(
             })
         })
         .collect();
-    // What takes longest begins first.
-    pieces.sort_by_key(|piece| {
-        let waits = |word| !piece.scenario.script.contains(word);
-        (
-            piece.scenario.of_the_host,
-            waits("silence"),
-            waits("ETIMEDOUT"),
-        )
-    });
     let results = at_once(pieces, move |piece: Piece| {
         let stage = Stage::new(piece.scenario, piece.family, &exe).and_then(|mut stage| {
             stage.prepare()?;
@@ -113,8 +115,11 @@ pub(super) fn set_up(
             }
         }
     }
-    // They were done in any order.
-    plays.sort_by_key(|play| play.piece.scenario.of_the_host);
+    // What waits for the time to pass begins first.
+    plays.sort_by_key(|play| {
+        let waits = |word| !play.piece.scenario.script.contains(word);
+        (waits(" after "), waits("ETIMEDOUT"))
+    });
     Ok((plays, failed))
 }
 
@@ -132,19 +137,19 @@ pub(super) fn play_all(
     let (host, own): (Vec<Play>, Vec<Play>) = plays
         .into_iter()
         .partition(|play| play.piece.scenario.of_the_host);
-    let mut done = collect(&play_at_once(own, inbox, deadline)?, tracing)?;
+    let all_at_once = |plays| {
+        let (inbox, abilities) = (Arc::clone(inbox), tracing.abilities());
+        let results = at_once(plays, move |play: Play| {
+            let shown = play.shown(abilities);
+            play_one(play, &inbox, shown, deadline)
+        });
+        collect(&results?, tracing)
+    };
+    let mut done = all_at_once(own)?;
     for play in host {
-        done.extend(collect(
-            &play_at_once(vec![play], inbox, deadline)?,
-            tracing,
-        )?);
+        done.extend(all_at_once(vec![play])?);
     }
     Ok(done)
-}
-
-fn play_at_once(plays: Vec<Play>, inbox: &Arc<Inbox>, deadline: Instant) -> Result<Receiver<Done>> {
-    let inbox = Arc::clone(inbox);
-    at_once(plays, move |play| play_one(play, &inbox, deadline))
 }
 
 fn collect(results: &Receiver<Done>, tracing: &Tracing) -> Result<Vec<Done>> {
@@ -161,8 +166,8 @@ fn collect(results: &Receiver<Done>, tracing: &Tracing) -> Result<Vec<Done>> {
     }
 }
 
-/// Plays one, and waits until its events have been shown.
-fn play_one(mut play: Play, inbox: &Inbox, deadline: Instant) -> Done {
+/// Plays one, and waits until so many events of it have been shown.
+fn play_one(mut play: Play, inbox: &Inbox, shown: usize, deadline: Instant) -> Done {
     let started = Instant::now();
     let outcome = if started < deadline {
         play.stage.play()
@@ -170,8 +175,7 @@ fn play_one(mut play: Play, inbox: &Inbox, deadline: Instant) -> Done {
         Err(Error::msg("there was no time left to play it"))
     };
     if outcome.is_ok() {
-        let expected = play.piece.scenario.expected.len();
-        inbox.await_events(&play.stage.netns(), expected, PATIENCE);
+        inbox.await_events(&play.stage.netns(), shown, PATIENCE);
     }
     Done {
         play,
@@ -257,7 +261,7 @@ impl Done {
                         .zip(piece.scenario.expected)
                         .map(|(event, expected)| Wanted {
                             event,
-                            shows: abilities.without_socket || !expected.is_without_socket(),
+                            shows: shows(expected, abilities),
                         })
                         .collect(),
                     seen: inbox.of(&self.play.stage.netns()),
