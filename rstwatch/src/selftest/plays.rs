@@ -83,7 +83,7 @@ pub(super) fn set_up(
     families: &[Family],
 ) -> Result<(Vec<Play>, Vec<Played>)> {
     let exe = env::current_exe().context("cannot find this program")?;
-    let pieces: Vec<Piece> = scenarios
+    let mut pieces: Vec<Piece> = scenarios
         .flat_map(|scenario| {
             families.iter().map(move |family| Piece {
                 scenario,
@@ -91,6 +91,8 @@ pub(super) fn set_up(
             })
         })
         .collect();
+    // What is to exist before the tracer starts is made last, so that it is not old by then.
+    pieces.sort_by_key(|piece| !piece.scenario.before.is_empty());
     let results = at_once(pieces, move |piece: Piece| {
         let stage = Stage::new(piece.scenario, piece.family, &exe).and_then(|mut stage| {
             stage.prepare()?;
@@ -115,10 +117,15 @@ pub(super) fn set_up(
             }
         }
     }
-    // What waits for the time to pass begins first.
+    // What exists already is not to grow old, and what waits for the time to pass takes longest.
     plays.sort_by_key(|play| {
-        let waits = |word| !play.piece.scenario.script.contains(word);
-        (waits(" after "), waits("ETIMEDOUT"))
+        let scenario = play.scenario();
+        let waits = |word| !scenario.script.contains(word);
+        (
+            scenario.before.is_empty(),
+            waits(" after "),
+            waits("ETIMEDOUT"),
+        )
     });
     Ok((plays, failed))
 }
