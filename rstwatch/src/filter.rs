@@ -265,9 +265,8 @@ mod tests {
             }
             .net
         };
-        let one_of = |len: u32, ports: &[u16], port| {
-            len == 0 || ports[..len as usize].contains(&port)
-        };
+        let one_of =
+            |len: u32, ports: &[u16], port| len == 0 || ports[..len as usize].contains(&port);
         let ports = |local, remote| {
             one_of(filter.locals, &filter.local, local)
                 && one_of(filter.remotes, &filter.remote, remote)
@@ -280,7 +279,11 @@ mod tests {
                 .all(|((word, mask), net)| word & mask == net)
         };
         let nets = &filter.nets[..filter.nets_len as usize];
-        let family = if event.is_ipv4() { filter::IPV4 } else { filter::IPV6 };
+        let family = if event.is_ipv4() {
+            filter::IPV4
+        } else {
+            filter::IPV6
+        };
         let (local, remote) = (event.local, event.remote);
         filter.on == 0
             || (filter.families == 0 || filter.families & family != 0)

@@ -57,6 +57,10 @@ const DATE_WIDTH: usize = "2026-11-20 ".len();
 
 /// How the table looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own on the command line, or a command's"
+)]
 pub struct TableOptions {
     /// With colours, for a terminal that wants them.
     pub colour: bool,
@@ -64,6 +68,8 @@ pub struct TableOptions {
     pub wide: bool,
     /// With the date before the time.
     pub date: bool,
+    /// With the sentence in a line of its own below each row.
+    pub sentence: bool,
 }
 
 /// Appends events as rows. It remembers the second that it last printed and how wide its columns
@@ -146,6 +152,10 @@ impl Table {
             row.cell(plain, summary(event, verdict));
         }
         row.end();
+        if self.options.sentence {
+            // Appending to a buffer in memory does not fail.
+            let _ = writeln!(out, "    {}", summary(event, verdict));
+        }
     }
 
     /// Works out the date and time of `second` of the Unix epoch, unless it is the last one again.
@@ -385,7 +395,7 @@ mod tests {
         let options = TableOptions {
             wide: true,
             date: true,
-            colour: false,
+            ..TableOptions::default()
         };
         let mut events = events();
         events[1].actor.as_mut().expect("an actor").exiting = true;
