@@ -27,6 +27,9 @@ pub struct Row {
     pub state: TcpState,
     /// Bytes received that no process has read.
     pub unread: u32,
+    /// Whether all it sent is acknowledged and it waits, probing, for room at the peer
+    /// (`ICSK_TIME_PROBE0`; `get_tcp4_sock` in `net/ipv4/tcp_ipv4.c` shows it as timer 4).
+    pub probing: bool,
 }
 
 /// The sockets in the network namespace of process `pid`.
@@ -79,11 +82,13 @@ fn parse(line: &str) -> Option<Row> {
     let remote = parse_end(fields.next()?)?;
     let state = u8::from_str_radix(fields.next()?, 16).ok()?;
     let (_, unread) = fields.next()?.split_once(':')?;
+    let timer = fields.next()?;
     Some(Row {
         local,
         remote,
         state: TcpState::from_kernel(state)?,
         unread: u32::from_str_radix(unread, 16).ok()?,
+        probing: timer.starts_with("04:"),
     })
 }
 
@@ -125,15 +130,17 @@ mod tests {
                 remote: "127.0.0.2:49153".parse().unwrap(),
                 state: TcpState::CloseWait,
                 unread: 64,
+                probing: false,
             })
         );
         let row = parse(
-            "   0: 00000000000000000000000001000000:0016 000077FD000000000000000002000000:0050 0A 00000000:00000000 0",
+            "   0: 00000000000000000000000001000000:0016 000077FD000000000000000002000000:0050 0A 00000000:00000000 04:0000001F 0",
         )
         .unwrap();
         assert_eq!(row.local, "[::1]:22".parse().unwrap());
         assert_eq!(row.remote, "[fd77::2]:80".parse().unwrap());
         assert_eq!(row.state, TcpState::Listen);
+        assert!(row.probing);
     }
 
     #[test]
