@@ -113,8 +113,8 @@ impl Reset {
     }
 
     /// As a part of the event.
-    pub fn json(self) -> Value {
-        self.0
+    pub fn json(&self) -> Value {
+        self.0.clone()
     }
 }
 

@@ -6,7 +6,9 @@
 //! The binary is the one that `RSTWATCH_BIN` names; `cargo xtask test` builds it, installs the
 //! programs and starts these tests, as root. Nothing is skipped: what cannot run fails and says why.
 
+mod client;
 mod expect;
+mod haproxy;
 mod nginx;
 mod place;
 #[allow(

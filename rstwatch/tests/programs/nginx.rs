@@ -1,26 +1,15 @@
 //! nginx.
 
-use std::{
-    fs::File,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    process::Stdio,
-};
-
-use nix::sys::{
-    signal::Signal,
-    socket::{setsockopt, sockopt},
-};
+use nix::sys::signal::Signal;
 use rstwatch::{cause::catalogue::symptom, event::TcpState};
 
 use crate::{
+    client::Client,
     expect::{Reset, Who, who},
-    place::{Place, Program, at, await_end, await_that, read_all, resume, stop},
+    place::{Place, Program, at, await_end, resume, send, stop},
 };
 
-/// Where nginx listens, and where its upstream does.
-const FRONT: u16 = 8080;
-const UPSTREAM: u16 = 9000;
+use crate::place::{FRONT, UPSTREAM};
 
 /// nginx, and its only worker.
 struct Nginx {
@@ -31,12 +20,18 @@ struct Nginx {
 impl Nginx {
     /// Starts it with `directives` in its server.
     fn start(place: &Place, directives: &str) -> Self {
-        place.write("nginx.conf", &config(place, 1, directives));
+        place.write("nginx.conf", &config(place, 1, "", directives));
+        let master = Self::run(place);
+        let worker = master.await_children(1)[0];
+        Self { master, worker }
+    }
+
+    /// Starts it as `nginx.conf` says.
+    fn run(place: &Place) -> Program {
         let args = ["-p", ".", "-e", "error.log", "-c", "nginx.conf"];
         let master = place.start("nginx", "nginx", args);
         place.await_listener(FRONT);
-        let worker = master.await_children(1)[0];
-        Self { master, worker }
+        master
     }
 
     /// The worker.
@@ -45,7 +40,8 @@ impl Nginx {
     }
 }
 
-fn config(place: &Place, workers: usize, directives: &str) -> String {
+/// With so many workers, `listen` behind its address, and `directives` in its server.
+fn config(place: &Place, workers: usize, listen: &str, directives: &str) -> String {
     let root = place.path("");
     let root = root.display();
     format!(
@@ -60,7 +56,7 @@ fn config(place: &Place, workers: usize, directives: &str) -> String {
            scgi_temp_path scgi; uwsgi_temp_path uwsgi;
            upstream service {{ server 127.0.0.1:{UPSTREAM}; keepalive 4; }}
            proxy_http_version 1.1; proxy_set_header Connection '';
-           server {{ listen 127.0.0.1:{FRONT}; {directives} }}
+           server {{ listen 127.0.0.1:{FRONT} {listen}; {directives} }}
          }}"
     )
 }
@@ -68,46 +64,402 @@ fn config(place: &Place, workers: usize, directives: &str) -> String {
 /// Where everything that curl is to do with nginx begins.
 const URL: &str = "http://127.0.0.1:8080/";
 
+/// What an upstream answers.
+const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
+
+/// Everything is passed on to the upstream.
 const PROXY: &str = "location / { proxy_pass http://service; }";
 
-/// A file that is larger than what fits into the buffers of a connection.
-fn large_file(place: &Place) {
-    let file = File::create(place.path("large")).expect("a file");
-    file.set_len(64 << 20).expect("room");
-}
 
 #[test]
 fn a_client_is_killed_in_a_download() {
     let place = Place::new();
-    large_file(&place);
+    place.large_file();
     let nginx = Nginx::start(&place, "");
     let watched = place.trace();
     // Nobody reads what curl writes, so that it stops reading.
-    let mut curl = place.start_with(
-        "curl",
-        "curl",
-        ["-sS", &format!("{URL}large")],
-        Stdio::null(),
-        |_| Stdio::piped(),
-    );
-    let _pipe = curl.stdout();
-    let server = place.await_row("a full connection", |row| {
-        row.local.port() == FRONT && row.probing
-    });
+    let mut curl = place.start_piped("curl", "curl", ["-sS", &format!("{URL}large")]);
+    let server = place.await_full(FRONT);
     let curls = who(curl.pid(), "curl");
     curl.end_by(Signal::SIGKILL);
-    place.await_text("error.log", "104");
+    let reset = "client prematurely closed connection (104: Connection reset by peer)";
+    place.await_text("error.log", reset);
     watched.expect(&[
         Reset::sent(server.remote, server.local, "process-died")
             .state("ESTABLISHED")
             .owner(curls)
-            .by_killed(curls, Signal::SIGKILL)
-            .json(),
+            .by_killed(curls, Signal::SIGKILL),
         Reset::received(server.local, server.remote, "peer-aborted")
             .state("ESTABLISHED")
-            .owner(nginx.who())
-            .json(),
+            .owner(nginx.who()),
     ]);
+}
+
+#[test]
+fn a_client_gives_up_before_the_answer() {
+    let place = Place::new();
+    let upstream = place.listen(UPSTREAM);
+    let nginx = Nginx::start(&place, PROXY);
+    let watched = place.trace();
+    let client = Client::connect(&place, FRONT);
+    client.get("/");
+    let behind = Client::accept(&upstream);
+    behind.hear_request();
+    let from = client.own();
+    client.abort();
+    // The status 499, in the format of the test.
+    assert_eq!(symptom::NGINX_CLIENT.text, "499 in the access log");
+    place.await_text("access.log", &format!("{} 499 ", from.port()));
+    behind.close();
+    watched.expect(&[
+        Reset::sent(from, at(FRONT), "linger-abort")
+            .state("ESTABLISHED")
+            .owner_is_test()
+            .by_test(),
+        Reset::received(at(FRONT), from, "peer-aborted")
+            .state("ESTABLISHED")
+            .owner(nginx.who()),
+    ]);
+}
+
+#[test]
+fn the_upstream_is_down() {
+    let place = Place::new();
+    let nginx = Nginx::start(&place, PROXY);
+    let watched = place.trace();
+    assert_eq!(place.curl_status(&[URL]), "502");
+    place.await_text("error.log", symptom::NGINX_REFUSED.text);
+    watched.expect(&[
+        Reset::sent_to_connect(at(UPSTREAM), "closed-port"),
+        Reset::received_by_connect(at(UPSTREAM), "refused")
+            .state("SYN_SENT")
+            .owner(nginx.who()),
+    ]);
+}
+
+#[test]
+fn the_upstream_closes_without_having_read_the_request() {
+    let place = Place::new();
+    let upstream = place.listen(UPSTREAM);
+    let nginx = Nginx::start(&place, PROXY);
+    let watched = place.trace();
+    let client = Client::connect(&place, FRONT);
+    client.get("/");
+    let behind = Client::accept(&upstream);
+    let (own, peer) = (behind.own(), behind.peer());
+    place.await_unread(own, peer, 1);
+    behind.close();
+    client.hear("HTTP/1.1 502 ");
+    place.await_text("error.log", symptom::NGINX_RESET.text);
+    watched.expect(&[
+        Reset::sent(own, peer, "closed-with-unread-data")
+            .state("ESTABLISHED")
+            .owner_is_test()
+            .by_test(),
+        Reset::received(peer, own, "peer-aborted")
+            .state("ESTABLISHED")
+            .owner(nginx.who()),
+    ]);
+}
+
+#[test]
+fn the_upstream_aborts_in_the_middle_of_its_answer() {
+    let place = Place::new();
+    let upstream = place.listen(UPSTREAM);
+    let nginx = Nginx::start(
+        &place,
+        "location / { proxy_buffering off; proxy_pass http://service; }",
+    );
+    let watched = place.trace();
+    let client = Client::connect(&place, FRONT);
+    client.get("/");
+    let behind = Client::accept(&upstream);
+    behind.hear_request();
+    behind.say("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf of it");
+    client.hear("half of it");
+    let (own, peer) = (behind.own(), behind.peer());
+    behind.abort();
+    place.await_text("error.log", symptom::NGINX_RESET_BODY.text);
+    watched.expect(&[
+        Reset::sent(own, peer, "linger-abort")
+            .state("ESTABLISHED")
+            .owner_is_test()
+            .by_test(),
+        Reset::received(peer, own, "peer-aborted")
+            .state("ESTABLISHED")
+            .owner(nginx.who()),
+    ]);
+}
+
+/// The upstream closes an idle connection at the moment at which nginx uses it again.
+#[test]
+fn a_kept_connection_is_closed_just_before_it_is_used() {
+    let place = Place::new();
+    let upstream = place.listen(UPSTREAM);
+    let nginx = Nginx::start(&place, PROXY);
+    let watched = place.trace();
+    let client = Client::connect(&place, FRONT);
+    client.get("/first");
+    let behind = Client::accept(&upstream);
+    behind.hear_request();
+    behind.say(ANSWER);
+    client.hear("done");
+    place.await_text("access.log", " 200 ");
+    let (own, peer) = (behind.own(), behind.peer());
+    // nginx learns of the request first, and of the close after it.
+    stop(nginx.worker);
+    client.get("/second");
+    place.await_unread(at(FRONT), client.own(), 1);
+    behind.close();
+    resume(nginx.worker);
+    // It tries a new connection, so the client notices nothing.
+    let again = Client::accept(&upstream);
+    again.hear_request();
+    again.say(ANSWER);
+    client.hear("done");
     println!("{}", place.read("error.log"));
-    println!("{}", place.read("access.log"));
+    watched.expect(&[
+        Reset::sent(own, peer, "data-after-close")
+            .state("FIN_WAIT2")
+            .owner_is_test()
+            .by_test(),
+        Reset::received(peer, own, "peer-gone")
+            .state("CLOSE_WAIT")
+            .owner(nginx.who()),
+    ]);
+}
+
+/// The head of a request whose body is larger than nginx takes, and the first part of that.
+const TOO_LARGE: &str = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\nsome of it";
+
+/// nginx reads what has come of the body before it closes, so what the client sends after that is
+/// what draws the reset.
+#[test]
+fn a_body_is_too_large_and_nginx_closes_at_once() {
+    let place = Place::new();
+    let nginx = Nginx::start(&place, "client_max_body_size 1k; lingering_close off;");
+    let watched = place.trace();
+    let client = Client::connect(&place, FRONT);
+    client.say(TOO_LARGE);
+    client.hear("413 Request Entity Too Large");
+    client.hears_end();
+    client.say("more of it");
+    watched.expect(&[
+        Reset::sent(at(FRONT), client.own(), "data-after-close")
+            .state("FIN_WAIT2")
+            .owner(nginx.who())
+            .by(nginx.who()),
+        Reset::received(client.own(), at(FRONT), "peer-gone")
+            .state("CLOSE_WAIT")
+            .owner_is_test(),
+    ]);
+}
+
+/// By default nginx reads on after it has shut down its side, so that nobody is reset.
+#[test]
+fn a_body_is_too_large_and_nginx_lingers() {
+    let place = Place::new();
+    let _nginx = Nginx::start(&place, "client_max_body_size 1k;");
+    let watched = place.trace();
+    let client = Client::connect(&place, FRONT);
+    client.say(TOO_LARGE);
+    client.hear("413 Request Entity Too Large");
+    client.hears_end();
+    client.say("more of it");
+    place.await_row("nginx to read on", |row| {
+        (row.local, row.remote) == (at(FRONT), client.own())
+            && row.state == TcpState::FinWait2
+            && row.unread == 0
+    });
+    let from = client.own();
+    client.close();
+    place.await_none("nginx's end", |row| {
+        (row.local, row.remote) == (at(FRONT), from)
+    });
+    watched.expect(&[]);
+}
+
+/// What is no request is answered, and what follows it is not read.
+#[test]
+fn a_client_does_not_speak_http() {
+    let place = Place::new();
+    let nginx = Nginx::start(&place, "return 200;");
+    let watched = place.trace();
+    let client = Client::connect(&place, FRONT);
+    stop(nginx.worker);
+    let nonsense = format!("no request\r\n{}", "x".repeat(50_000));
+    client.say(&nonsense);
+    place.await_unread(at(FRONT), client.own(), nonsense.len() as u32);
+    resume(nginx.worker);
+    client.hear("400 Bad Request");
+    client.hears_reset();
+    watched.expect(&[
+        Reset::sent(at(FRONT), client.own(), "closed-with-unread-data")
+            .state("ESTABLISHED")
+            .owner(nginx.who())
+            .by(nginx.who()),
+        Reset::received(client.own(), at(FRONT), "peer-aborted")
+            .state("ESTABLISHED")
+            .owner_is_test(),
+    ]);
+}
+
+#[test]
+fn a_request_gets_no_answer_but_a_reset() {
+    let place = Place::new();
+    let nginx = Nginx::start(&place, "reset_timedout_connection on; return 444;");
+    let watched = place.trace();
+    let client = Client::connect(&place, FRONT);
+    client.get("/");
+    client.hears_reset();
+    watched.expect(&[
+        Reset::sent(at(FRONT), client.own(), "linger-abort")
+            .state("ESTABLISHED")
+            .owner(nginx.who())
+            .by(nginx.who()),
+        Reset::received(client.own(), at(FRONT), "peer-aborted")
+            .state("ESTABLISHED")
+            .owner_is_test(),
+    ]);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_timed_out() {
+    let place = Place::new();
+    place.large_file();
+    let nginx = Nginx::start(&place, "reset_timedout_connection on; send_timeout 500ms;");
+    let watched = place.trace();
+    let client = Client::connect(&place, FRONT);
+    client.get("/large");
+    place.await_text(
+        "error.log",
+        "client timed out (110: Connection timed out) while sending response to client",
+    );
+    watched.expect(&[
+        Reset::sent(at(FRONT), client.own(), "linger-abort")
+            .state("ESTABLISHED")
+            .owner(nginx.who())
+            .by(nginx.who()),
+        Reset::received(client.own(), at(FRONT), "peer-aborted")
+            .state("ESTABLISHED")
+            .owner_is_test(),
+    ]);
+}
+
+/// The old worker closes connections that are idle, and their clients use them again.
+#[test]
+fn a_reload_closes_idle_connections() {
+    let place = Place::new();
+    let nginx = Nginx::start(&place, "return 200 done;");
+    let watched = place.trace();
+    let clients: Vec<Client> = (0..8).map(|_| Client::served(&place)).collect();
+    nginx.master.signal(Signal::SIGHUP);
+    await_end(nginx.worker);
+    let mut expected = Vec::new();
+    for client in clients {
+        let from = client.own();
+        place.await_row("nginx's FIN", |row| {
+            row.local == from && row.state == TcpState::CloseWait
+        });
+        client.get("/");
+        expected.extend([
+            Reset::sent(at(FRONT), from, "data-after-close")
+                .state("FIN_WAIT2")
+                .owner(nginx.who())
+                .by(nginx.who()),
+            Reset::received(from, at(FRONT), "peer-gone")
+                .state("CLOSE_WAIT")
+                .owner_is_test(),
+        ]);
+        client.close();
+    }
+    watched.expect(&expected);
+}
+
+/// With a listener a worker, the connections that wait for a worker that is no longer wanted go with
+/// its listener.
+#[test]
+fn a_reload_to_fewer_workers_closes_a_listener() {
+    let place = Place::new();
+    place.write("nginx.conf", &config(&place, 2, "reuseport", "return 200 done;"));
+    let nginx = Nginx::run(&place);
+    let old = nginx.await_children(2);
+    let watched = place.trace();
+    for worker in &old {
+        stop(*worker);
+    }
+    let clients: Vec<Client> = (0..32).map(|_| Client::connect(&place, FRONT)).collect();
+    place.write("nginx.conf", &config(&place, 1, "reuseport", "return 200 done;"));
+    nginx.signal(Signal::SIGHUP);
+    nginx.await_children(3);
+    for worker in &old {
+        resume(*worker);
+    }
+    let mut expected = Vec::new();
+    for client in &clients {
+        if client.is_served() {
+            continue;
+        }
+        expected.extend([
+            Reset::sent(at(FRONT), client.own(), "listener-closed")
+                .state("ESTABLISHED")
+                .owner(who(nginx.pid(), "nginx"))
+                .by(who(old[1], "nginx")),
+            Reset::received(client.own(), at(FRONT), "peer-aborted")
+                .state("ESTABLISHED")
+                .owner_is_test(),
+        ]);
+    }
+    assert!(!expected.is_empty(), "every client was served");
+    watched.expect(&expected);
+}
+
+/// Workers are killed while some connections wait for them, some are idle and some have a request
+/// that they have not read.
+#[test]
+fn a_worker_is_killed_under_load() {
+    let place = Place::new();
+    let nginx = Nginx::start(&place, "return 200 done;");
+    let watched = place.trace();
+    let asking: Vec<Client> = (0..16).map(|_| Client::served(&place)).collect();
+    let idle: Vec<Client> = (0..16).map(|_| Client::served(&place)).collect();
+    stop(nginx.worker);
+    let waiting: Vec<Client> = (0..16).map(|_| Client::connect(&place, FRONT)).collect();
+    for client in asking.iter().chain(&waiting) {
+        client.get("/");
+        place.await_unread(at(FRONT), client.own(), 1);
+    }
+    send(nginx.worker, Signal::SIGKILL);
+    // The master starts another, which serves those that waited.
+    for client in &waiting {
+        client.hear("done");
+    }
+    let mut expected = Vec::new();
+    for client in &asking {
+        client.hears_reset();
+        expected.extend([
+            Reset::sent(at(FRONT), client.own(), "process-died")
+                .state("ESTABLISHED")
+                .owner(nginx.who())
+                .by_killed(nginx.who(), Signal::SIGKILL),
+            Reset::received(client.own(), at(FRONT), "peer-aborted")
+                .state("ESTABLISHED")
+                .owner_is_test(),
+        ]);
+    }
+    for client in &idle {
+        // A FIN: nothing was lost with these.
+        client.hears_end();
+        client.get("/");
+        expected.extend([
+            Reset::sent(at(FRONT), client.own(), "data-after-close")
+                .state("FIN_WAIT2")
+                .owner(nginx.who())
+                .by_killed(nginx.who(), Signal::SIGKILL),
+            Reset::received(client.own(), at(FRONT), "peer-gone")
+                .state("CLOSE_WAIT")
+                .owner_is_test(),
+        ]);
+    }
+    watched.expect(&expected);
 }

@@ -27,6 +27,7 @@ use rstwatch::{
 };
 use serde_json::Value;
 
+use crate::expect::Reset;
 use crate::tracer::{Finished, Scratch, Tracer, binary, check_pairs, reconciled_in};
 
 /// For how long anything that is waited for may take.
@@ -34,6 +35,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// Where the programs that are tested listen.
+pub const FRONT: u16 = 8080;
+
+/// Where what they pass requests on to listens.
+pub const UPSTREAM: u16 = 9000;
 
 /// The address that everything in a place has.
 pub fn at(port: u16) -> SocketAddr {
@@ -58,13 +65,6 @@ pub fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 /// Waits until `done`.
 pub fn await_that(what: &str, mut done: impl FnMut() -> bool) {
     await_some(what, || done().then_some(()));
-}
-
-/// Reads for as long as `stream` gives something, and says how it ended.
-pub fn read_all(stream: &mut impl io::Read) -> (String, io::Result<()>) {
-    let mut bytes = Vec::new();
-    let end = stream.read_to_end(&mut bytes).map(drop);
-    (String::from_utf8_lossy(&bytes).into_owned(), end)
 }
 
 /// A private host with a loopback device, and a directory.
@@ -125,6 +125,20 @@ impl Place {
         }
     }
 
+    /// Makes a file `large`, which does not fit into the buffers of a connection.
+    pub fn large_file(&self) {
+        let file = File::create(self.path("large")).expect("cannot make a file");
+        file.set_len(64 << 20).expect("no room for a file");
+    }
+
+    /// The HTTP status that curl gets with `args`.
+    pub fn curl_status(&self, args: &[&str]) -> String {
+        let always = ["-sS", "-o", "curl.body", "-w", "%{http_code}"];
+        let args = always.iter().chain(args).copied();
+        self.start("curl", "curl", args).wait();
+        self.read("curl.out")
+    }
+
     /// Starts a program; what it prints goes to the files `NAME.out` and `NAME.err`.
     pub fn start<S: Into<OsString>>(
         &self,
@@ -132,17 +146,26 @@ impl Place {
         program: &'static str,
         args: impl IntoIterator<Item = S>,
     ) -> Program {
-        self.start_with(name, program, args, Stdio::null(), |out| out)
+        self.spawn(name, program, args, Stdio::null(), None)
     }
 
-    /// The same, with a standard input, and a say in the standard output.
-    pub fn start_with<S: Into<OsString>>(
+    /// The same with a pipe from which it reads, and one to which it writes.
+    pub fn start_piped<S: Into<OsString>>(
+        &self,
+        name: &str,
+        program: &'static str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Program {
+        self.spawn(name, program, args, Stdio::piped(), Some(Stdio::piped()))
+    }
+
+    fn spawn<S: Into<OsString>>(
         &self,
         name: &str,
         program: &'static str,
         args: impl IntoIterator<Item = S>,
         stdin: Stdio,
-        stdout: impl FnOnce(Stdio) -> Stdio,
+        stdout: Option<Stdio>,
     ) -> Program {
         let file = |end| File::create(self.path(&format!("{name}.{end}"))).expect("a file");
         let mut command = Command::new(program);
@@ -151,7 +174,7 @@ impl Place {
             .current_dir(self.scratch.path(""))
             .env("LC_ALL", "C.UTF-8")
             .stdin(stdin)
-            .stdout(stdout(file("out").into()))
+            .stdout(stdout.unwrap_or_else(|| file("out").into()))
             .stderr(file("err"));
         let child = self.netns.run(move || command.spawn());
         let child = child
@@ -164,17 +187,11 @@ impl Place {
     }
 
     /// Connects from the test's own process.
-    pub fn connect(&self, to: SocketAddr) -> TcpStream {
-        self.try_connect(to).expect("cannot connect")
-    }
-
-    /// Tries to connect from the test's own process.
-    pub fn try_connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
-        let stream = self.netns.run(move || TcpStream::connect(to));
-        let stream = stream.expect("the namespace's thread")?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(stream)
+    pub fn connect(&self, port: u16) -> TcpStream {
+        let stream = self.netns.run(move || TcpStream::connect(at(port)));
+        stream
+            .expect("the namespace's thread")
+            .expect("cannot connect")
     }
 
     /// Listens in the test's own process.
@@ -202,6 +219,28 @@ impl Place {
     /// Waits until there is a row as `wanted`, and gives it.
     pub fn await_row(&self, what: &str, wanted: impl Fn(&Row) -> bool) -> Row {
         await_some(what, || self.rows().into_iter().find(&wanted))
+    }
+
+    /// Waits until there is no row like that.
+    pub fn await_none(&self, what: &str, unwanted: impl Fn(&Row) -> bool) {
+        await_that(&format!("the end of {what}"), || {
+            !self.rows().iter().any(&unwanted)
+        });
+    }
+
+    /// Waits until a connection from `port` is full: its receiver has no room, and nothing is under
+    /// way.
+    pub fn await_full(&self, port: u16) -> Row {
+        self.await_row("a full connection", |row| {
+            row.local.port() == port && row.probing
+        })
+    }
+
+    /// Waits until at least `bytes` of what came to the end `local` are unread.
+    pub fn await_unread(&self, local: SocketAddr, remote: SocketAddr, bytes: u32) {
+        self.await_row("unread data", |row| {
+            (row.local, row.remote) == (local, remote) && row.unread >= bytes
+        });
     }
 
     /// Starts the tracer for this place.
@@ -236,11 +275,12 @@ pub struct Watched<'a> {
 
 impl Watched<'_> {
     /// Demands that exactly these resets were shown, as the kernel counted them.
-    pub fn expect(self, expected: &[Value]) {
+    pub fn expect(self, expected: &[Reset]) {
+        let expected: Vec<Value> = expected.iter().map(Reset::json).collect();
         let (events, counts) = self.events(expected.len());
-        let complaints = verdict::compare(expected, &events);
+        let complaints = verdict::compare(&expected, &events);
         assert!(complaints.is_empty(), "\n- {}", complaints.join("\n- "));
-        let sent = sent_among(expected);
+        let sent = sent_among(&expected);
         assert_eq!(counts, (sent, sent, sent), "seen sent, and TcpOutRsts");
     }
 
