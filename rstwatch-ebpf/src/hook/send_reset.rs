@@ -87,27 +87,42 @@ fn without_socket<M: Memory, C: EbpfContext>(
             segment::netns::<M>(skb)
         };
         (*reset).header.kind = KIND_SEGMENT_RESET;
+        if tell_late(reset) {
+            slot.discard(NO_WAKEUP);
+            return;
+        }
+    }
+    slot.submit(NO_WAKEUP);
+}
+
+/// Tells of a reset whose connection is in the history of closed ones. Returns whether it is, and
+/// there was room: the shorter record tells less then, but loses nothing that was counted.
+///
+/// # Safety
+///
+/// `reset` must be filled in.
+#[inline(always)]
+unsafe fn tell_late(reset: *const Reset) -> bool {
+    // SAFETY: the caller's promise; the ring gives room for a whole record, of which every field is
+    // written.
+    unsafe {
         // The common case, a connect to a closed port, has no past.
         if (*reset).tcp_flags & (SYN | ACK) == SYN {
-            slot.submit(NO_WAKEUP);
-            return;
+            return false;
         }
         let tuple = (*reset).tuple;
         let Some(past) = maps::past(&tuple) else {
-            slot.submit(NO_WAKEUP);
-            return;
+            return false;
         };
         let Some(mut late) = maps::EVENTS.reserve::<LateReset>(0) else {
-            // The short record tells less, but loses nothing that was counted.
-            slot.submit(NO_WAKEUP);
-            return;
+            return false;
         };
         let to = late.as_mut_ptr();
         (*to).reset = *reset;
         (*to).reset.header.kind = KIND_LATE_RESET;
         copy_entry(&raw mut (*to).past, past);
         late.submit(NO_WAKEUP);
-        slot.discard(NO_WAKEUP);
+        true
     }
 }
 
@@ -134,6 +149,14 @@ fn answer<M: Memory, C: EbpfContext>(
         (*reset).header.kind = KIND_SOCKET_RESET;
         (*reset).tuple.netns = socket::netns::<M>(sock);
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
+        // A listener stands where the connection once was, unless it resets because its queue is
+        // full.
+        let facts = &raw const (*record).socket;
+        let is_full = (*facts).ack_backlog > (*facts).max_ack_backlog;
+        if state == LISTEN && !is_full && tell_late(reset) {
+            slot.discard(NO_WAKEUP);
+            return;
+        }
         let mut entry = mark::<M, C>(ctx, sock, state);
         if entry.is_none() && state == CLOSE {
             // A reset orphan is destroyed before its RST goes out: then the history knows it.

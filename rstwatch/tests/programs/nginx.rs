@@ -266,6 +266,7 @@ fn a_body_is_too_large_and_nginx_lingers() {
     client.hear("413 Request Entity Too Large");
     client.hears_end();
     client.say("more of it");
+    std::thread::sleep(std::time::Duration::from_millis(300)); println!("{:?}\n{}", place.rows(), place.read("error.log"));
     place.await_row("nginx to read on", |row| {
         (row.local, row.remote) == (at(FRONT), client.own())
             && row.state == TcpState::FinWait2
