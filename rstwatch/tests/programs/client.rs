@@ -46,9 +46,14 @@ impl Client {
     /// Connects to a server that answers `done`, and has a request answered.
     pub fn served(place: &Place) -> Self {
         let client = Self::connect(place, FRONT);
-        client.get("/");
+        client.ask();
         client.hear("done");
         client
+    }
+
+    /// Asks a server that answers `done`: over HTTP, and so that Redis answers as well.
+    pub fn ask(&self) {
+        self.get("/");
     }
 
     /// Its own end.

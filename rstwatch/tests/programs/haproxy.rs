@@ -1,15 +1,13 @@
 //! HAProxy.
 
 use nix::sys::signal::Signal;
-use rstwatch::{
-    cause::catalogue::symptom::{self, Line},
-    event::TcpState,
-};
+use rstwatch::cause::catalogue::symptom::{self, Line};
 
 use crate::{
     client::Client,
     expect::{Reset, Who, who},
-    place::{FRONT, Place, Program, UPSTREAM, at, resume, stop},
+    load::Load,
+    place::{FRONT, Place, Program, UPSTREAM, at, await_pending, await_that, resume, stop},
 };
 
 /// HAProxy in front of a server.
@@ -40,6 +38,9 @@ fn config(lines: &str) -> String {
          listen service\n bind 127.0.0.1:{FRONT}\n server only 127.0.0.1:{UPSTREAM}\n{lines}\n"
     )
 }
+
+/// It answers every request by itself.
+const RETURN: &str = " http-request return status 200 content-type text/plain string done";
 
 /// Waits until HAProxy has logged how a session ended: as the line of the catalogue says.
 fn await_log(place: &Place, line: &Line) {
@@ -127,12 +128,20 @@ fn a_client_gives_up_before_the_answer() {
     let haproxy = Haproxy::start(&place, " option abortonclose");
     let watched = place.trace();
     let (client, behind) = asked(&place, &server);
+    let from = client.own();
     client.close();
     await_log(&place, &symptom::HAPROXY_CH);
-    let end = behind.ends();
-    println!("{end:?} {}", place.read("haproxy.out"));
+    behind.hears_reset();
     let (own, peer) = (behind.own(), behind.peer());
     watched.expect(&[
+        // HAProxy tells the client, too, that the request was given up.
+        Reset::sent(from, at(FRONT), "data-after-close")
+            .state("FIN_WAIT2")
+            .owner_is_test()
+            .by_test(),
+        Reset::received(at(FRONT), from, "peer-gone")
+            .state("CLOSE_WAIT")
+            .owner(haproxy.who()),
         Reset::sent(peer, own, "linger-abort")
             .state("ESTABLISHED")
             .owner(haproxy.who())
@@ -151,9 +160,15 @@ fn a_client_aborts_in_a_download() {
     let watched = place.trace();
     let (client, behind) = asked(&place, &server);
     behind.say("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nhalf of it");
-    behind.fill();
-    place.await_full(UPSTREAM);
-    place.await_full(FRONT);
+    let is_full = |port| {
+        let rows = place.rows();
+        rows.iter()
+            .any(|row| row.local.port() == port && row.probing)
+    };
+    await_that("full connections", || {
+        behind.fill();
+        is_full(UPSTREAM) && is_full(FRONT)
+    });
     let from = client.own();
     client.abort();
     await_log(&place, &symptom::HAPROXY_CD);
@@ -177,7 +192,8 @@ fn a_client_aborts_in_a_download() {
     ]);
 }
 
-fn rejected(rule: &str, cause: &str) {
+/// HAProxy rejects what a client sends, at once or when it has read it.
+fn rejected(rule: &str, reset: impl Fn(&Client, Who) -> [Reset; 2]) {
     let place = Place::new();
     let haproxy = Haproxy::start(&place, rule);
     let watched = place.trace();
@@ -186,32 +202,52 @@ fn rejected(rule: &str, cause: &str) {
     client.get("/");
     place.await_unread(at(FRONT), client.own(), 1);
     resume(haproxy.program.pid());
-    println!("{:?}", client.ends());
-    println!("{}", place.read("haproxy.out"));
-    watched.expect(&[
-        Reset::sent(at(FRONT), client.own(), cause)
+    watched.expect(&reset(&client, haproxy.who()));
+}
+
+/// It has read nothing.
+fn is_reset_unread(client: &Client, haproxy: Who) -> [Reset; 2] {
+    client.hears_reset();
+    [
+        Reset::sent(at(FRONT), client.own(), "closed-with-unread-data")
             .state("ESTABLISHED")
-            .owner(haproxy.who())
-            .by(haproxy.who()),
+            .owner(haproxy)
+            .by(haproxy),
         Reset::received(client.own(), at(FRONT), "peer-aborted")
             .state("ESTABLISHED")
             .owner_is_test(),
-    ]);
+    ]
+}
+
+/// It has read the request, so that only what comes after it draws a reset.
+fn is_reset_later(client: &Client, haproxy: Who) -> [Reset; 2] {
+    client.hears_end();
+    client.get("/again");
+    [
+        Reset::sent(at(FRONT), client.own(), "data-after-close")
+            .state("FIN_WAIT2")
+            .owner(haproxy)
+            .by(haproxy),
+        Reset::received(client.own(), at(FRONT), "peer-gone")
+            .state("CLOSE_WAIT")
+            .owner_is_test(),
+    ]
 }
 
 #[test]
 fn a_connection_is_rejected() {
-    rejected(" tcp-request connection reject", "closed-with-unread-data");
+    rejected(" tcp-request connection reject", is_reset_unread);
 }
 
 #[test]
 fn content_is_rejected() {
-    rejected(" tcp-request inspect-delay 5s\n tcp-request content reject if HTTP", "closed-with-unread-data");
+    let rule = " tcp-request inspect-delay 5s\n tcp-request content reject if HTTP";
+    rejected(rule, is_reset_later);
 }
 
 #[test]
 fn a_request_is_rejected() {
-    rejected(" http-request reject", "linger-abort");
+    rejected(" http-request reject", is_reset_later);
 }
 
 #[test]
@@ -226,7 +262,6 @@ fn a_request_is_dropped_in_silence() {
     });
     client.say("still there?");
     client.hears_reset();
-    println!("{}", place.read("haproxy.out"));
     watched.expect(&[
         Reset::sent(at(FRONT), client.own(), "late-segment")
             .owner(haproxy.who())
@@ -246,7 +281,7 @@ fn the_server_takes_too_long() {
     let (client, behind) = asked(&place, &server);
     client.hear("HTTP/1.1 504 ");
     place.await_text("haproxy.out", " sH-- ");
-    println!("{:?}", behind.ends());
+    behind.hears_reset();
     let (own, peer) = (behind.own(), behind.peer());
     watched.expect(&[
         Reset::sent(peer, own, "linger-abort")
@@ -262,52 +297,63 @@ fn the_server_takes_too_long() {
 #[test]
 fn the_client_takes_too_long() {
     let place = Place::new();
-    let server = place.listen(UPSTREAM);
     let haproxy = Haproxy::start(&place, " timeout client 200ms\n timeout http-request 200ms");
     let watched = place.trace();
     let client = Client::connect(&place, FRONT);
     client.say("GET / HTTP/1.1\r\n");
     client.hear("HTTP/1.1 408 ");
-    println!("{:?}", client.ends());
-    println!("{}", place.read("haproxy.out"));
-    drop(server);
-    watched.expect(&[Reset::sent(at(FRONT), client.own(), "?").owner(haproxy.who())]);
+    place.await_text("haproxy.out", " cR-- ");
+    watched.expect(&is_reset_later(&client, haproxy.who()));
 }
 
 /// Two processes share the port, each with a listener of its own.
 #[test]
-fn a_reload_takes_over() {
+fn a_reload_closes_a_listener() {
     let place = Place::new();
-    place.write("haproxy.cfg", &config(" http-request return status 200 content-type text/plain string done"));
-    let mut old = place.start("haproxy", "haproxy", ["-db", "-f", "haproxy.cfg"]);
-    place.await_listener(FRONT);
+    let old = Haproxy::start(&place, RETURN);
     let watched = place.trace();
-    let idle: Vec<Client> = (0..8).map(|_| Client::served(&place)).collect();
-    stop(old.pid());
-    let clients: Vec<Client> = (0..16).map(|_| Client::connect(&place, FRONT)).collect();
-    let pid = old.pid().to_string();
-    let new = place.start("haproxy2", "haproxy", ["-db", "-f", "haproxy.cfg", "-sf", &pid]);
-    place.await_row("a second listener", |_| place.rows().iter().filter(|row| row.local == at(FRONT) && row.state == TcpState::Listen).count() == 2);
-    resume(old.pid());
+    let kept: Vec<Client> = (0..8).map(|_| Client::served(&place)).collect();
+    stop(old.program.pid());
+    let waiting: Vec<Client> = (0..16).map(|_| Client::connect(&place, FRONT)).collect();
+    let pid = old.program.pid().to_string();
+    let _new = place.start(
+        "haproxy-2",
+        "haproxy",
+        ["-db", "-f", "haproxy.cfg", "-sf", &pid],
+    );
+    await_pending(old.program.pid(), Signal::SIGUSR1);
+    resume(old.program.pid());
     let mut expected = Vec::new();
-    for client in &clients {
-        if client.is_served() { continue; }
+    for client in &waiting {
+        client.hears_reset();
         expected.extend([
             Reset::sent(at(FRONT), client.own(), "listener-closed")
                 .state("ESTABLISHED")
-                .owner(who(old.pid(), "haproxy"))
-                .by(who(old.pid(), "haproxy")),
+                .owner(old.who())
+                .by(old.who()),
             Reset::received(client.own(), at(FRONT), "peer-aborted")
                 .state("ESTABLISHED")
                 .owner_is_test(),
         ]);
     }
-    println!("{} of {}", expected.len() / 2, clients.len());
-    println!("{}", place.read("haproxy.out"));
-    println!("{}", place.read("haproxy2.out"));
-    println!("{}", place.read("haproxy.err"));
-    for c in idle { println!("{:?}", c.ends()); }
-    let _ = new;
-    old.signal(Signal::SIGTERM);
+    // What had been accepted is served to its end.
+    for client in &kept {
+        println!("{:?}", client.ends());
+    }
+    // The new one serves.
+    Client::served(&place).close();
+    watched.expect(&expected);
+}
+
+/// It is killed while some connections wait for it, some are idle and some have a request that it
+/// has not read.
+#[test]
+fn haproxy_is_killed_under_load() {
+    let place = Place::new();
+    let mut haproxy = Haproxy::start(&place, RETURN);
+    let watched = place.trace();
+    let expected = Load::new(&place, haproxy.program.pid()).is_killed(haproxy.who(), || {
+        haproxy.program.end_by(Signal::SIGKILL);
+    });
     watched.expect(&expected);
 }

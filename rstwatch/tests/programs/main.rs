@@ -9,6 +9,7 @@
 mod client;
 mod expect;
 mod haproxy;
+mod load;
 mod nginx;
 mod place;
 #[allow(

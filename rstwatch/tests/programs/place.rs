@@ -395,6 +395,19 @@ pub fn await_end(pid: u32) {
     });
 }
 
+/// Waits until a signal waits for a process that stands still.
+pub fn await_pending(pid: u32, signal: Signal) {
+    await_that(&format!("{signal} for process {pid}"), || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+        let pending = status
+            .lines()
+            .filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")))
+            .map(|mask| u64::from_str_radix(mask.trim(), 16).expect("a mask"))
+            .fold(0, |all, mask| all | mask);
+        pending & (1 << (signal as u32 - 1)) != 0
+    });
+}
+
 /// The state of a process in `/proc/PID/stat`.
 fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -1,0 +1,96 @@
+//! A server that dies with connections of every kind: some wait to be accepted, some are idle, and
+//! some have sent what nobody has read.
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    client::Client,
+    expect::{Reset, Who},
+    place::{FRONT, Place, at, stop},
+};
+
+/// How many connections of each kind.
+const EACH: usize = 16;
+
+/// The connections of a server that stands still.
+pub struct Load {
+    asking: Vec<Client>,
+    idle: Vec<Client>,
+    waiting: Vec<Client>,
+}
+
+impl Load {
+    /// Connects to the server in `place` whose process, or whose only worker, is `pid`, and stops
+    /// that.
+    pub fn new(place: &Place, pid: u32) -> Self {
+        let served = || (0..EACH).map(|_| Client::served(place)).collect();
+        let (asking, idle): (Vec<_>, Vec<_>) = (served(), served());
+        stop(pid);
+        let waiting: Vec<_> = (0..EACH).map(|_| Client::connect(place, FRONT)).collect();
+        for client in asking.iter().chain(&waiting) {
+            client.ask();
+            place.await_unread(at(FRONT), client.own(), 1);
+        }
+        Self {
+            asking,
+            idle,
+            waiting,
+        }
+    }
+
+    /// The server is `killed`, and nobody else has its listener. Gives what must be shown.
+    pub fn is_killed(&self, server: Who, killed: impl FnOnce()) -> Vec<Reset> {
+        killed();
+        let mut expected = self.worker_is_killed(server);
+        for client in &self.waiting {
+            client.hears_reset();
+            expected.extend(reset_pair(client, server, "listener-closed"));
+        }
+        expected
+    }
+
+    /// The same, but a worker that was killed is replaced by another.
+    pub fn worker_is_replaced(&self, worker: Who, killed: impl FnOnce()) -> Vec<Reset> {
+        killed();
+        for client in &self.waiting {
+            client.hear("done");
+        }
+        self.worker_is_killed(worker)
+    }
+
+    fn worker_is_killed(&self, server: Who) -> Vec<Reset> {
+        let mut expected = Vec::new();
+        for client in &self.asking {
+            client.hears_reset();
+            expected.extend(reset_pair(client, server, "process-died"));
+        }
+        for client in &self.idle {
+            // A FIN: nothing was lost with these.
+            client.hears_end();
+            client.ask();
+            expected.extend([
+                Reset::sent(at(FRONT), client.own(), "data-after-close")
+                    .state("FIN_WAIT2")
+                    .owner(server)
+                    .by_killed(server, Signal::SIGKILL),
+                Reset::received(client.own(), at(FRONT), "peer-gone")
+                    .state("CLOSE_WAIT")
+                    .owner_is_test(),
+            ]);
+        }
+        expected
+    }
+}
+
+/// The server was killed, and reset the connection of `client` for this cause.
+fn reset_pair(client: &Client, server: Who, cause: &str) -> [Reset; 2] {
+    [
+        Reset::sent(at(FRONT), client.own(), cause)
+            .state("ESTABLISHED")
+            .owner(server)
+            .by_killed(server, Signal::SIGKILL),
+        Reset::received(client.own(), at(FRONT), "peer-aborted")
+            .state("ESTABLISHED")
+            .owner_is_test(),
+    ]
+}
