@@ -14,9 +14,11 @@ pub fn compare(expected: &[Value], seen: &[Value]) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut left: Vec<&Value> = seen.iter().collect();
     for wanted in expected {
-        let found = left
-            .iter()
-            .position(|event| IDENTITY.iter().all(|key| is_part(&wanted[key], &event[key])));
+        let found = left.iter().position(|event| {
+            IDENTITY
+                .iter()
+                .all(|key| is_part(&wanted[key], &event[key]))
+        });
         let Some(at) = found else {
             complaints.push(format!("never shown: {wanted}"));
             continue;

@@ -14,6 +14,9 @@ use crate::place::{FRONT, Place};
 /// For how long a read or a write may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What a server answers.
+pub const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
+
 /// An end of a connection.
 pub struct Client {
     stream: TcpStream,
@@ -43,17 +46,12 @@ impl Client {
         Self::new(listener.accept().expect("cannot accept").0)
     }
 
-    /// Connects to a server that answers `done`, and has a request answered.
+    /// Connects to an HTTP server that answers `done`, and has a request answered.
     pub fn served(place: &Place) -> Self {
         let client = Self::connect(place, FRONT);
-        client.ask();
+        client.get("/");
         client.hear("done");
         client
-    }
-
-    /// Asks a server that answers `done`: over HTTP, and so that Redis answers as well.
-    pub fn ask(&self) {
-        self.get("/");
     }
 
     /// Its own end.

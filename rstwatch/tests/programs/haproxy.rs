@@ -6,7 +6,7 @@ use rstwatch::cause::catalogue::symptom::{self, Line};
 use crate::{
     client::Client,
     expect::{Reset, Who, who},
-    load::Load,
+    load::{HTTP, Load},
     place::{FRONT, Place, Program, UPSTREAM, at, await_pending, await_that, resume, stop},
 };
 
@@ -193,7 +193,7 @@ fn a_client_aborts_in_a_download() {
 }
 
 /// HAProxy rejects what a client sends, at once or when it has read it.
-fn rejected(rule: &str, reset: impl Fn(&Client, Who) -> [Reset; 2]) {
+fn rejected(rule: &str, reset: impl Fn(&Place, &Client, Who) -> [Reset; 2]) {
     let place = Place::new();
     let haproxy = Haproxy::start(&place, rule);
     let watched = place.trace();
@@ -202,11 +202,11 @@ fn rejected(rule: &str, reset: impl Fn(&Client, Who) -> [Reset; 2]) {
     client.get("/");
     place.await_unread(at(FRONT), client.own(), 1);
     resume(haproxy.program.pid());
-    watched.expect(&reset(&client, haproxy.who()));
+    watched.expect(&reset(&place, &client, haproxy.who()));
 }
 
 /// It has read nothing.
-fn is_reset_unread(client: &Client, haproxy: Who) -> [Reset; 2] {
+fn is_reset_unread(_: &Place, client: &Client, haproxy: Who) -> [Reset; 2] {
     client.hears_reset();
     [
         Reset::sent(at(FRONT), client.own(), "closed-with-unread-data")
@@ -220,8 +220,9 @@ fn is_reset_unread(client: &Client, haproxy: Who) -> [Reset; 2] {
 }
 
 /// It has read the request, so that only what comes after it draws a reset.
-fn is_reset_later(client: &Client, haproxy: Who) -> [Reset; 2] {
+fn is_reset_later(place: &Place, client: &Client, haproxy: Who) -> [Reset; 2] {
     client.hears_end();
+    place.await_closed(at(FRONT), client.own());
     client.get("/again");
     [
         Reset::sent(at(FRONT), client.own(), "data-after-close")
@@ -303,7 +304,7 @@ fn the_client_takes_too_long() {
     client.say("GET / HTTP/1.1\r\n");
     client.hear("HTTP/1.1 408 ");
     place.await_text("haproxy.out", " cR-- ");
-    watched.expect(&is_reset_later(&client, haproxy.who()));
+    watched.expect(&is_reset_later(&place, &client, haproxy.who()));
 }
 
 /// Two processes share the port, each with a listener of its own.
@@ -315,7 +316,7 @@ fn a_reload_closes_a_listener() {
     let kept: Vec<Client> = (0..8).map(|_| Client::served(&place)).collect();
     stop(old.program.pid());
     let waiting: Vec<Client> = (0..16).map(|_| Client::connect(&place, FRONT)).collect();
-    let pid = old.program.pid().to_string();
+    let pid = old.program.inner_pid();
     let _new = place.start(
         "haproxy-2",
         "haproxy",
@@ -352,7 +353,7 @@ fn haproxy_is_killed_under_load() {
     let place = Place::new();
     let mut haproxy = Haproxy::start(&place, RETURN);
     let watched = place.trace();
-    let expected = Load::new(&place, haproxy.program.pid()).is_killed(haproxy.who(), || {
+    let expected = Load::new(&place, haproxy.program.pid(), HTTP).is_killed(haproxy.who(), || {
         haproxy.program.end_by(Signal::SIGKILL);
     });
     watched.expect(&expected);

@@ -12,8 +12,24 @@ use crate::{
 /// How many connections of each kind.
 const EACH: usize = 16;
 
+/// A request, and the end of its answer.
+#[derive(Clone, Copy)]
+pub struct Talk {
+    /// The request.
+    pub ask: &'static str,
+    /// The end of the answer.
+    pub answer: &'static str,
+}
+
+/// To an HTTP server that answers `done`.
+pub const HTTP: Talk = Talk {
+    ask: "GET / HTTP/1.1\r\nHost: test\r\n\r\n",
+    answer: "done",
+};
+
 /// The connections of a server that stands still.
 pub struct Load {
+    talk: Talk,
     asking: Vec<Client>,
     idle: Vec<Client>,
     waiting: Vec<Client>,
@@ -22,16 +38,21 @@ pub struct Load {
 impl Load {
     /// Connects to the server in `place` whose process, or whose only worker, is `pid`, and stops
     /// that.
-    pub fn new(place: &Place, pid: u32) -> Self {
-        let served = || (0..EACH).map(|_| Client::served(place)).collect();
-        let (asking, idle): (Vec<_>, Vec<_>) = (served(), served());
+    pub fn new(place: &Place, pid: u32, talk: Talk) -> Self {
+        let connected = || (0..EACH).map(|_| Client::connect(place, FRONT)).collect();
+        let (asking, idle): (Vec<Client>, Vec<Client>) = (connected(), connected());
+        for client in asking.iter().chain(&idle) {
+            client.say(talk.ask);
+            client.hear(talk.answer);
+        }
         stop(pid);
-        let waiting: Vec<_> = (0..EACH).map(|_| Client::connect(place, FRONT)).collect();
+        let waiting: Vec<Client> = connected();
         for client in asking.iter().chain(&waiting) {
-            client.ask();
+            client.say(talk.ask);
             place.await_unread(at(FRONT), client.own(), 1);
         }
         Self {
+            talk,
             asking,
             idle,
             waiting,
@@ -53,7 +74,7 @@ impl Load {
     pub fn worker_is_replaced(&self, worker: Who, killed: impl FnOnce()) -> Vec<Reset> {
         killed();
         for client in &self.waiting {
-            client.hear("done");
+            client.hear(self.talk.answer);
         }
         self.worker_is_killed(worker)
     }
@@ -67,7 +88,7 @@ impl Load {
         for client in &self.idle {
             // A FIN: nothing was lost with these.
             client.hears_end();
-            client.ask();
+            client.say(self.talk.ask);
             expected.extend([
                 Reset::sent(at(FRONT), client.own(), "data-after-close")
                     .state("FIN_WAIT2")

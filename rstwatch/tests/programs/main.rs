@@ -9,9 +9,13 @@
 mod client;
 mod expect;
 mod haproxy;
+mod java;
 mod load;
 mod nginx;
 mod place;
+mod python;
+mod redis;
+mod script;
 #[allow(
     dead_code,
     reason = "shared with the integration tests, which need more of it"

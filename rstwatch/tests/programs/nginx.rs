@@ -4,23 +4,23 @@ use nix::sys::signal::Signal;
 use rstwatch::{cause::catalogue::symptom, event::TcpState};
 
 use crate::{
-    client::Client,
+    client::{ANSWER, Client},
     expect::{Reset, Who, who},
-    load::Load,
+    load::{HTTP, Load},
     place::{Place, Program, at, await_end, resume, send, stop},
 };
 
 use crate::place::{FRONT, UPSTREAM};
 
 /// nginx, and its only worker.
-struct Nginx {
+pub struct Nginx {
     master: Program,
     worker: u32,
 }
 
 impl Nginx {
     /// Starts it with `directives` in its server.
-    fn start(place: &Place, directives: &str) -> Self {
+    pub fn start(place: &Place, directives: &str) -> Self {
         place.write("nginx.conf", &config(place, 1, "", directives));
         let master = Self::run(place);
         let worker = master.await_children(1)[0];
@@ -36,7 +36,7 @@ impl Nginx {
     }
 
     /// The worker.
-    fn who(&self) -> Who {
+    pub fn who(&self) -> Who {
         who(self.worker, "nginx")
     }
 }
@@ -65,12 +65,8 @@ fn config(place: &Place, workers: usize, listen: &str, directives: &str) -> Stri
 /// Where everything that curl is to do with nginx begins.
 const URL: &str = "http://127.0.0.1:8080/";
 
-/// What an upstream answers.
-const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
-
 /// Everything is passed on to the upstream.
 const PROXY: &str = "location / { proxy_pass http://service; }";
-
 
 #[test]
 fn a_client_is_killed_in_a_download() {
@@ -375,7 +371,10 @@ fn a_reload_closes_idle_connections() {
 #[test]
 fn a_reload_to_fewer_workers_closes_a_listener() {
     let place = Place::new();
-    place.write("nginx.conf", &config(&place, 2, "reuseport", "return 200 done;"));
+    place.write(
+        "nginx.conf",
+        &config(&place, 2, "reuseport", "return 200 done;"),
+    );
     let nginx = Nginx::run(&place);
     let old = nginx.await_children(2);
     let watched = place.trace();
@@ -383,7 +382,10 @@ fn a_reload_to_fewer_workers_closes_a_listener() {
         stop(*worker);
     }
     let clients: Vec<Client> = (0..32).map(|_| Client::connect(&place, FRONT)).collect();
-    place.write("nginx.conf", &config(&place, 1, "reuseport", "return 200 done;"));
+    place.write(
+        "nginx.conf",
+        &config(&place, 1, "reuseport", "return 200 done;"),
+    );
     nginx.signal(Signal::SIGHUP);
     nginx.await_children(3);
     // As the master does a moment later; so they close their listeners before they look for
@@ -418,7 +420,7 @@ fn a_worker_is_killed_under_load() {
     let place = Place::new();
     let nginx = Nginx::start(&place, "return 200 done;");
     let watched = place.trace();
-    let expected = Load::new(&place, nginx.worker).worker_is_replaced(nginx.who(), || {
+    let expected = Load::new(&place, nginx.worker, HTTP).worker_is_replaced(nginx.who(), || {
         send(nginx.worker, Signal::SIGKILL);
     });
     watched.expect(&expected);

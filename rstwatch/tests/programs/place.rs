@@ -7,7 +7,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -243,6 +243,13 @@ impl Place {
         });
     }
 
+    /// Waits until no process holds the end `local` any more, whatever is left of it.
+    pub fn await_closed(&self, local: SocketAddr, remote: SocketAddr) {
+        self.await_none("an open end", |row| {
+            (row.local, row.remote) == (local, remote) && row.held
+        });
+    }
+
     /// Starts the tracer for this place.
     pub fn trace(&self) -> Watched<'_> {
         let mut command = Command::new(binary());
@@ -317,13 +324,22 @@ impl Program {
         self.child.id()
     }
 
+    /// Its PID in the place.
+    pub fn inner_pid(&self) -> String {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("it runs");
+        let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let pid = pids.and_then(|pids| pids.split_ascii_whitespace().last());
+        pid.expect("PIDs").to_owned()
+    }
+
     /// What it writes to the pipe that it was given.
-    pub fn stdout(&mut self) -> std::process::ChildStdout {
+    pub fn stdout(&mut self) -> ChildStdout {
         self.child.stdout.take().expect("a pipe")
     }
 
     /// The pipe that it reads.
-    pub fn stdin(&mut self) -> std::process::ChildStdin {
+    pub fn stdin(&mut self) -> ChildStdin {
         self.child.stdin.take().expect("a pipe")
     }
 
@@ -401,7 +417,10 @@ pub fn await_pending(pid: u32, signal: Signal) {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
         let pending = status
             .lines()
-            .filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")))
+            .filter_map(|line| {
+                line.strip_prefix("SigPnd:")
+                    .or(line.strip_prefix("ShdPnd:"))
+            })
             .map(|mask| u64::from_str_radix(mask.trim(), 16).expect("a mask"))
             .fold(0, |all, mask| all | mask);
         pending & (1 << (signal as u32 - 1)) != 0
