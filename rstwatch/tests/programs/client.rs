@@ -133,12 +133,6 @@ impl Client {
         true
     }
 
-    /// Reads until the connection ends, and says how.
-    pub fn ends(&self) -> Result<usize, ErrorKind> {
-        let end = (&self.stream).read_to_end(&mut Vec::new());
-        end.map_err(|error| error.kind())
-    }
-
     /// Writes for as long as anything goes into the connection.
     pub fn fill(&self) {
         let nonblocking = |on| self.stream.set_nonblocking(on).expect("a socket");

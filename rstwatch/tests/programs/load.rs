@@ -91,7 +91,6 @@ impl Load {
             client.say(self.talk.ask);
             expected.extend([
                 Reset::sent(at(FRONT), client.own(), "data-after-close")
-                    .state("FIN_WAIT2")
                     .owner(server)
                     .by_killed(server, Signal::SIGKILL),
                 Reset::received(client.own(), at(FRONT), "peer-gone")

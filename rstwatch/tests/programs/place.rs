@@ -188,10 +188,18 @@ impl Place {
 
     /// Connects from the test's own process.
     pub fn connect(&self, port: u16) -> TcpStream {
+        self.try_connect(port).expect("cannot connect")
+    }
+
+    /// Tries to connect from the test's own process to where nobody listens.
+    pub fn is_refused(&self, port: u16) {
+        let refused = self.try_connect(port).map_err(|error| error.kind());
+        assert_eq!(refused.err(), Some(io::ErrorKind::ConnectionRefused));
+    }
+
+    fn try_connect(&self, port: u16) -> io::Result<TcpStream> {
         let stream = self.netns.run(move || TcpStream::connect(at(port)));
-        stream
-            .expect("the namespace's thread")
-            .expect("cannot connect")
+        stream.expect("the namespace's thread")
     }
 
     /// Listens in the test's own process.

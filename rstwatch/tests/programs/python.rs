@@ -95,7 +95,6 @@ fn a_kept_connection_was_closed_by_the_server() {
     assert_eq!(python.ask("push"), words(Symptom::Pipe, "Python"));
     watched.expect(&[
         Reset::sent(own, peer, "data-after-close")
-            .state("FIN_WAIT2")
             .owner_is_test()
             .by_test(),
         Reset::received(peer, own, "peer-gone")
