@@ -17,6 +17,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What a server answers.
 pub const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
 
+/// What came of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An answer.
+    Served,
+    /// The end of the stream, be it that a reset followed.
+    Closed,
+    /// An error that says that the connection was reset.
+    Reset,
+}
+
 /// An end of a connection.
 pub struct Client {
     stream: TcpStream,
@@ -110,27 +121,27 @@ impl Client {
         assert_eq!(kind, Err(ErrorKind::ConnectionReset));
     }
 
-    /// Asks a server that answers `done`. Returns whether it did, and did not reset the connection.
-    pub fn is_served(&self) -> bool {
+    /// Asks an HTTP server that answers `done`, and says what comes of it.
+    pub fn ask(&self) -> Outcome {
         let asked = (&self.stream).write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
         if let Err(error) = asked {
             let was_reset = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
             assert!(was_reset.contains(&error.kind()), "{error}");
-            return false;
+            return Outcome::Reset;
         }
         let mut answer = Vec::new();
         let mut part = [0; 512];
         while !answer.ends_with(b"done") {
             match (&self.stream).read(&mut part) {
-                Ok(0) => panic!("an end instead of an answer"),
+                Ok(0) => return Outcome::Closed,
                 Ok(count) => answer.extend_from_slice(&part[..count]),
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-                    return false;
+                    return Outcome::Reset;
                 }
             }
         }
-        true
+        Outcome::Served
     }
 
     /// Writes for as long as anything goes into the connection.

@@ -1,5 +1,7 @@
 //! HAProxy.
 
+use std::io::{BufRead as _, BufReader};
+
 use nix::sys::signal::Signal;
 use rstwatch::cause::catalogue::symptom::{self, Line};
 
@@ -93,6 +95,54 @@ fn the_server_closes_without_having_read_the_request() {
             .by_test(),
         Reset::received(peer, own, "peer-aborted")
             .state("ESTABLISHED")
+            .owner(haproxy.who()),
+    ]);
+}
+
+/// A server that accepts a connection, and does not read.
+const DEAF_SERVER: &str = "
+import socket
+listener = socket.create_server(('127.0.0.1', 9000))
+connection, _ = listener.accept()
+print('accepted', flush=True)
+input()
+";
+
+#[test]
+fn the_server_is_killed() {
+    let place = Place::new();
+    let mut server = place.start_piped("server", "/usr/bin/python3", ["-c", DEAF_SERVER]);
+    place.await_listener(UPSTREAM);
+    let haproxy = Haproxy::start(&place, "");
+    let watched = place.trace();
+    let client = Client::connect(&place, FRONT);
+    client.get("/");
+    BufReader::new(server.stdout())
+        .read_line(&mut String::new())
+        .expect("the server accepts");
+    let end = place.await_row("the request", |row| {
+        row.local.port() == UPSTREAM && row.unread > 0
+    });
+    let killed = who(server.pid(), "python3");
+    server.end_by(Signal::SIGKILL);
+    client.hear("HTTP/1.1 502 ");
+    await_log(&place, &symptom::HAPROXY_SH);
+    // What comes now meets nobody.
+    let late = Client::connect(&place, FRONT);
+    late.get("/");
+    late.hear("HTTP/1.1 503 ");
+    await_log(&place, &symptom::HAPROXY_SC);
+    watched.expect(&[
+        Reset::sent(end.local, end.remote, "process-died")
+            .state("ESTABLISHED")
+            .owner(killed)
+            .by_killed(killed, Signal::SIGKILL),
+        Reset::received(end.remote, end.local, "peer-aborted")
+            .state("ESTABLISHED")
+            .owner(haproxy.who()),
+        Reset::sent_to_connect(at(UPSTREAM), "listener-gone"),
+        Reset::received_by_connect(at(UPSTREAM), "refused")
+            .state("SYN_SENT")
             .owner(haproxy.who()),
     ]);
 }

@@ -1,16 +1,24 @@
 //! nginx.
 
-use nix::sys::signal::Signal;
-use rstwatch::{cause::catalogue::symptom, event::TcpState};
-
-use crate::{
-    client::{ANSWER, Client},
-    expect::{Reset, Who, who},
-    load::{HTTP, Load},
-    place::{Place, Program, at, await_end, resume, send, stop},
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
 };
 
-use crate::place::{FRONT, UPSTREAM};
+use nix::sys::signal::Signal;
+use rstwatch::{cause::catalogue::symptom, event::TcpState};
+use serde_json::Value;
+
+use crate::{
+    client::{ANSWER, Client, Outcome},
+    expect::{Reset, Who, who},
+    load::{HTTP, Load},
+    place::{
+        FRONT, Place, Program, UPSTREAM, at, await_end, await_some, await_that, resume, send,
+        sent_among, stop,
+    },
+};
 
 /// nginx, and its only worker.
 pub struct Nginx {
@@ -84,7 +92,7 @@ fn a_client_is_killed_in_a_download() {
     let server = place.await_full(FRONT);
     let curls = who(curl.pid(), "curl");
     curl.end_by(Signal::SIGKILL);
-    let reset = "client prematurely closed connection (104: Connection reset by peer)";
+    let reset = "(104: Connection reset by peer) while sending response to client";
     place.await_text("error.log", reset);
     watched.expect(&[
         Reset::sent(server.remote, server.local, "process-died")
@@ -399,7 +407,7 @@ fn a_reload_to_fewer_workers_closes_a_listener() {
     }
     let mut expected = Vec::new();
     for client in &clients {
-        if client.is_served() {
+        if client.ask() == Outcome::Served {
             continue;
         }
         expected.extend([
@@ -427,4 +435,118 @@ fn a_worker_is_killed_under_load() {
         send(nginx.worker, Signal::SIGKILL);
     });
     watched.expect(&expected);
+}
+
+/// How often each of the reload and the kill comes under traffic.
+const ROUNDS: usize = 3;
+
+/// How many clients make that traffic.
+const CLIENTS: usize = 3;
+
+/// nginx is reloaded, and its worker killed, again and again while clients ask as fast as they can:
+/// what is reset then is a matter of chance, but each reset must have a cause that can be, the right
+/// worker, and the client that saw it.
+#[test]
+fn reloads_and_kills_under_traffic() {
+    let place = Place::new();
+    let nginx = Nginx::start(&place, "return 200 done;");
+    let watched = place.trace();
+    let (mut workers, mut killed) = (vec![nginx.worker], Vec::new());
+    let traffic = AtomicBool::new(true);
+    let was_reset: Vec<SocketAddr> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| scope.spawn(|| make_requests(&place, &traffic)))
+            .collect();
+        for _ in 0..ROUNDS {
+            let worker = workers[workers.len() - 1];
+            nginx.master.signal(Signal::SIGHUP);
+            await_end(worker);
+            let worker = nginx.master.await_children(1)[0];
+            workers.push(worker);
+            // Once every client waits for it.
+            stop(worker);
+            await_that("requests", || {
+                let rows = place.rows();
+                let unread = rows
+                    .iter()
+                    .filter(|row| row.local == at(FRONT) && row.unread > 0);
+                unread.count() >= CLIENTS
+            });
+            send(worker, Signal::SIGKILL);
+            killed.push(worker);
+            let next = await_some("another worker", || {
+                nginx
+                    .master
+                    .children()
+                    .into_iter()
+                    .find(|pid| *pid != worker)
+            });
+            workers.push(next);
+        }
+        traffic.store(false, Ordering::Relaxed);
+        let ends = clients.into_iter().map(|client| client.join());
+        ends.flat_map(|end| end.expect("no panic")).collect()
+    });
+
+    let (events, counts) = watched.events(was_reset.len());
+    let sent = sent_among(&events);
+    assert_eq!(counts, (sent, sent, sent), "seen sent, and TcpOutRsts");
+    let is_of = |event: &Value, pids: &[u32]| {
+        let (owner, actor) = (&event["owner"], &event["actor"]);
+        owner["comm"] == "nginx"
+            && pids.iter().any(|pid| owner["pid"] == *pid)
+            && owner["pid"] == actor["pid"]
+    };
+    for event in &events {
+        let right = match (event["direction"].as_str(), event["cause"]["id"].as_str()) {
+            (Some("received"), Some("peer-aborted" | "peer-gone" | "reset-during-close")) => {
+                event["owner"]["pid"] == std::process::id()
+            }
+            (Some("sent"), Some("process-died")) => {
+                is_of(event, &killed) && event["actor"]["signal"] == Signal::SIGKILL as i32
+            }
+            (Some("sent"), Some("closed-with-unread-data")) => {
+                is_of(event, &workers) && event["actor"]["exiting"] == false
+            }
+            (Some("sent"), Some("data-after-close" | "late-segment")) => is_of(event, &workers),
+            _ => false,
+        };
+        assert!(right, "{event}");
+    }
+    for client in &was_reset {
+        let port = client.port();
+        let is_shown =
+            |event: &Value| event["direction"] == "received" && event["local"]["port"] == port;
+        assert!(
+            events.iter().any(is_shown),
+            "the reset of port {port} was not shown"
+        );
+    }
+    let of_killed = events
+        .iter()
+        .filter(|event| event["cause"]["id"] == "process-died");
+    assert!(
+        of_killed.count() > 0,
+        "no worker died with a request: {events:?}"
+    );
+}
+
+/// Makes requests, several on a connection, for as long as there is to be traffic. Gives the ends
+/// of the connections that were reset.
+fn make_requests(place: &Place, traffic: &AtomicBool) -> Vec<SocketAddr> {
+    let mut was_reset = Vec::new();
+    while traffic.load(Ordering::Relaxed) {
+        let client = Client::connect(place, FRONT);
+        for _ in 0..50 {
+            match client.ask() {
+                Outcome::Served => {}
+                Outcome::Closed => break,
+                Outcome::Reset => {
+                    was_reset.push(client.own());
+                    break;
+                }
+            }
+        }
+    }
+    was_reset
 }

@@ -401,8 +401,10 @@ pub fn send(pid: u32, signal: Signal) {
     kill(pid, signal).expect("cannot send a signal");
 }
 
-/// Stops a process, and waits until it stands still.
+/// Stops a process in its wait for events, and waits until it stands still. A signal that comes
+/// meanwhile is the first thing that it sees when it goes on.
 pub fn stop(pid: u32) {
+    await_that("a process to wait", || state(pid) == Some('S'));
     send(pid, Signal::SIGSTOP);
     await_that("a process to stand still", || state(pid) == Some('T'));
 }
