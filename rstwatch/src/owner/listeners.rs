@@ -141,13 +141,13 @@ impl Listeners {
     ) -> Option<Listening> {
         // The end of a listener comes before the resets of what waited at it (`__tcp_close`,
         // `net/ipv4/tcp.c`).
-        let closed = closer.and_then(|closer| {
+        let its_own = closer.and_then(|closer| {
             self.ports_for(netns, local)
                 .filter_map(|port| port.ended.as_ref())
                 .filter(|ended| ended.closer.process.is_same(closer))
                 .max_by_key(|ended| ended.at_ns)
         });
-        if let Some(ended) = closed {
+        if let Some(ended) = its_own {
             return Some(ended.at(now_ns));
         }
         let found = self.find(netns, local, now_ns)?;

@@ -148,7 +148,7 @@ impl Client {
     pub fn fill(&self) {
         let nonblocking = |on| self.stream.set_nonblocking(on).expect("a socket");
         nonblocking(true);
-        let part = [0; 65536];
+        let part = [0; 8192];
         while (&self.stream).write(&part).is_ok() {}
         nonblocking(false);
     }

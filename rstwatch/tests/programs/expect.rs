@@ -31,15 +31,15 @@ pub struct Reset(Value);
 impl Reset {
     /// One that was sent from `local`, for this cause, which must be certain.
     pub fn sent(local: SocketAddr, remote: SocketAddr, cause: &str) -> Self {
-        Self::new("sent", end(local), end(remote), cause)
+        Self::new("sent", &end(local), &end(remote), cause)
     }
 
     /// One that came to `local`.
     pub fn received(local: SocketAddr, remote: SocketAddr, cause: &str) -> Self {
-        Self::new("received", end(local), end(remote), cause)
+        Self::new("received", &end(local), &end(remote), cause)
     }
 
-    fn new(direction: &str, local: Value, remote: Value, cause: &str) -> Self {
+    fn new(direction: &str, local: &Value, remote: &Value, cause: &str) -> Self {
         Self(json!({
             "direction": direction,
             "local": local,
@@ -52,12 +52,12 @@ impl Reset {
 
     /// The sent end of a connect from a port that nobody knows.
     pub fn sent_to_connect(local: SocketAddr, cause: &str) -> Self {
-        Self::new("sent", end(local), json!({}), cause)
+        Self::new("sent", &end(local), &json!({}), cause)
     }
 
     /// The received end of a connect from a port that nobody knows.
     pub fn received_by_connect(remote: SocketAddr, cause: &str) -> Self {
-        Self::new("received", json!({}), end(remote), cause)
+        Self::new("received", &json!({}), &end(remote), cause)
     }
 
     /// Whose socket it is.
@@ -97,18 +97,6 @@ impl Reset {
     /// In this state.
     pub fn state(mut self, state: &str) -> Self {
         self.0["state"] = state.into();
-        self
-    }
-
-    /// As sure as this, and not certain.
-    pub fn confidence(mut self, confidence: &str) -> Self {
-        self.0["cause"]["confidence"] = confidence.into();
-        self
-    }
-
-    /// With so many bytes unread.
-    pub fn unread(mut self, bytes: u32) -> Self {
-        self.0["socket"] = json!({"unread": bytes});
         self
     }
 

@@ -484,7 +484,7 @@ fn reloads_and_kills_under_traffic() {
             workers.push(next);
         }
         traffic.store(false, Ordering::Relaxed);
-        let ends = clients.into_iter().map(|client| client.join());
+        let ends = clients.into_iter().map(thread::ScopedJoinHandle::join);
         ends.flat_map(|end| end.expect("no panic")).collect()
     });
 
