@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::place::{FRONT, Place};
+use crate::place::{FRONT, Place, alone};
 
 /// For how long a read or a write may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,7 +30,8 @@ pub enum Outcome {
 
 /// An end of a connection.
 pub struct Client {
-    stream: TcpStream,
+    /// `None` only while dropping.
+    stream: Option<TcpStream>,
     own: SocketAddr,
     peer: SocketAddr,
 }
@@ -43,7 +44,7 @@ impl Client {
         Self {
             own: stream.local_addr().expect("an address"),
             peer: stream.peer_addr().expect("an address"),
-            stream,
+            stream: Some(stream),
         }
     }
 
@@ -65,6 +66,10 @@ impl Client {
         client
     }
 
+    fn stream(&self) -> &TcpStream {
+        self.stream.as_ref().expect("it is not being dropped")
+    }
+
     /// Its own end.
     pub fn own(&self) -> SocketAddr {
         self.own
@@ -77,7 +82,7 @@ impl Client {
 
     /// Writes all of it.
     pub fn say(&self, text: &str) {
-        (&self.stream)
+        self.stream()
             .write_all(text.as_bytes())
             .expect("cannot write");
     }
@@ -92,7 +97,7 @@ impl Client {
         let mut heard = Vec::new();
         let mut byte = [0];
         while !heard.ends_with(text.as_bytes()) {
-            let read = (&self.stream).read(&mut byte);
+            let read = self.stream().read(&mut byte);
             let lossy = String::from_utf8_lossy(&heard);
             let read = read.unwrap_or_else(|e| panic!("{e} instead of `{text}`, after: {lossy}"));
             assert_eq!(read, 1, "the end instead of `{text}`, after: {lossy}");
@@ -109,21 +114,23 @@ impl Client {
     /// Reads until the end of the stream.
     pub fn hears_end(&self) {
         let mut rest = Vec::new();
-        (&self.stream)
+        self.stream()
             .read_to_end(&mut rest)
             .expect("no end of the stream");
     }
 
     /// Reads until the connection is reset.
     pub fn hears_reset(&self) {
-        let end = (&self.stream).read_to_end(&mut Vec::new());
+        let end = self.stream().read_to_end(&mut Vec::new());
         let kind = end.map_err(|error| error.kind());
         assert_eq!(kind, Err(ErrorKind::ConnectionReset));
     }
 
     /// Asks an HTTP server that answers `done`, and says what comes of it.
     pub fn ask(&self) -> Outcome {
-        let asked = (&self.stream).write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        let asked = self
+            .stream()
+            .write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
         if let Err(error) = asked {
             let was_reset = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
             assert!(was_reset.contains(&error.kind()), "{error}");
@@ -132,7 +139,7 @@ impl Client {
         let mut answer = Vec::new();
         let mut part = [0; 512];
         while !answer.ends_with(b"done") {
-            match (&self.stream).read(&mut part) {
+            match self.stream().read(&mut part) {
                 Ok(0) => return Outcome::Closed,
                 Ok(count) => answer.extend_from_slice(&part[..count]),
                 Err(error) => {
@@ -146,10 +153,10 @@ impl Client {
 
     /// Writes for as long as anything goes into the connection.
     pub fn fill(&self) {
-        let nonblocking = |on| self.stream.set_nonblocking(on).expect("a socket");
+        let nonblocking = |on| self.stream().set_nonblocking(on).expect("a socket");
         nonblocking(true);
         let part = [0; 8192];
-        while (&self.stream).write(&part).is_ok() {}
+        while self.stream().write(&part).is_ok() {}
         nonblocking(false);
     }
 
@@ -164,6 +171,13 @@ impl Client {
             l_onoff: 1,
             l_linger: 0,
         };
-        setsockopt(&self.stream, sockopt::Linger, &at_once).expect("cannot set SO_LINGER");
+        setsockopt(self.stream(), sockopt::Linger, &at_once).expect("cannot set SO_LINGER");
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _alone = alone();
+        self.stream = None;
     }
 }

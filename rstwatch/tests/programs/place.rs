@@ -8,6 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -41,6 +42,16 @@ pub const FRONT: u16 = 8080;
 
 /// Where what they pass requests on to listens.
 pub const UPSTREAM: u16 = 9000;
+
+/// Between fork and exec a child has the sockets of the test itself too. Who starts a program holds
+/// this, and so does who closes a socket: else the child would be the last to close it.
+static FORKING: Mutex<()> = Mutex::new(());
+
+/// Held while a program starts, or a socket is closed.
+pub fn alone() -> MutexGuard<'static, ()> {
+    // A test that failed while it held the lock has left nothing broken behind.
+    FORKING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The address that everything in a place has.
 pub fn at(port: u16) -> SocketAddr {
@@ -79,6 +90,7 @@ impl Place {
     /// Makes one.
     pub fn new() -> Self {
         let netns = Netns::new().expect("a network namespace");
+        let _alone = alone();
         let init = netns.run(|| {
             unshare(CloneFlags::CLONE_NEWPID).expect("a PID namespace");
             // It ends with the thread that starts it, and so does everything else then.
@@ -176,6 +188,7 @@ impl Place {
             .stdin(stdin)
             .stdout(stdout.unwrap_or_else(|| file("out").into()))
             .stderr(file("err"));
+        let _alone = alone();
         let child = self.netns.run(move || command.spawn());
         let child = child
             .expect("the namespace's thread")
@@ -267,6 +280,7 @@ impl Place {
         let scratch = Scratch::new();
         let stdout = File::create(scratch.path("stdout")).expect("cannot make a file");
         command.stdout(stdout);
+        let _alone = alone();
         Watched {
             place: self,
             tracer: Tracer::spawn(command, scratch),
