@@ -100,8 +100,10 @@ impl Place {
                 .spawn()
                 .expect("cannot run setpriv (util-linux)")
         });
+        let init = init.expect("the namespace's thread");
+        await_exec(init.id());
         Self {
-            init: init.expect("the namespace's thread"),
+            init,
             netns,
             scratch: Scratch::new(),
         }
@@ -193,6 +195,7 @@ impl Place {
         let child = child
             .expect("the namespace's thread")
             .unwrap_or_else(|e| panic!("cannot start {program}: {e}"));
+        await_exec(child.id());
         Program {
             name: program,
             child,
@@ -448,6 +451,16 @@ pub fn await_pending(pid: u32, signal: Signal) {
             .map(|mask| u64::from_str_radix(mask.trim(), 16).expect("a mask"))
             .fold(0, |all, mask| all | mask);
         pending & (1 << (signal as u32 - 1)) != 0
+    });
+}
+
+/// Waits until a child of a namespace's thread has become another program, and has none of the
+/// test's files any more: the kernel closes them before it gives the process the program's name
+/// (`begin_new_exec`, `fs/exec.c`), but after it lets the parent go on.
+fn await_exec(pid: u32) {
+    await_that("a program to begin", || {
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
+        comm.expect("nobody has waited for it yet") != "netns\n"
     });
 }
 
