@@ -85,6 +85,12 @@ pub struct Pairs {
 }
 
 impl Pairs {
+    /// From now on events come at `now_ns` of `CLOCK_MONOTONIC`: since the last [`Self::tick`] a busy
+    /// host may have let much time pass.
+    pub fn reading_at(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+    }
+
     /// Takes note of an event that will be complete later.
     pub fn expect(&mut self, event: &Event) {
         if self.ends.len() < MOST {
@@ -316,6 +322,15 @@ mod tests {
         // The other end of each is on this host, and may be long in coming.
         assert_eq!(bench.tick(199), "");
         assert_eq!(bench.tick(200).len(), 2);
+    }
+
+    #[test]
+    fn the_time_that_passed_before_an_event_does_not_count() {
+        let mut bench = Bench::default();
+        bench.pairs.reading_at(5_000 * MS);
+        assert_eq!(bench.seen_and_complete(received(1)), "");
+        assert_eq!(bench.tick(5_000), "");
+        assert_eq!(bench.seen_and_complete(sent(1)), "b");
     }
 
     #[test]
