@@ -123,7 +123,8 @@ plain_data! {
 }
 
 plain_data! {
-    /// As [`SegmentReset`], for a connection that the history of closed connections knows.
+    /// As [`SegmentReset`], for a connection that the history of closed connections knows. A segment
+    /// that met a listener in its place is told so too.
     pub struct LateReset {
         /// The reset.
         pub reset: Reset,

@@ -257,6 +257,11 @@ impl Pipeline {
         self.seen_to_ns
     }
 
+    /// To be told before records are read: `now_ns` of `CLOCK_MONOTONIC`.
+    pub fn reading_at(&mut self, now_ns: u64) {
+        self.rear.pairs.reading_at(now_ns);
+    }
+
     /// Moves on what has waited long enough at `now_ns` of `CLOCK_MONOTONIC`, which must not be
     /// ahead of the records that have been taken in.
     pub fn tick(&mut self, now_ns: u64) {

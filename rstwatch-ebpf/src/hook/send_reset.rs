@@ -224,8 +224,12 @@ fn answer<M: Memory, C: EbpfContext>(
         fill_reset::<M>(reset, sock as u64, skb, reason, state);
         (*reset).header.kind = KIND_SOCKET_RESET;
         (*reset).tuple.netns = tuple.netns;
-        if state == LISTEN && (*reset).tcp_flags & (SYN | ACK) != SYN {
-            // What comes late for a connection that the listener once made.
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
+        // A listener stands where the connection once was, unless it resets because its queue is
+        // full.
+        let facts = &raw const (*record).socket;
+        let is_full = (*facts).ack_backlog > (*facts).max_ack_backlog;
+        if state == LISTEN && !is_full && (*reset).tcp_flags & (SYN | ACK) != SYN {
             *tuple = (*reset).tuple;
             let past = &raw mut (*record).entry;
             if history::recall(tuple, past) && submit_late(reset, past) {
@@ -233,7 +237,6 @@ fn answer<M: Memory, C: EbpfContext>(
                 return;
             }
         }
-        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
         copy_entry(&raw mut (*record).entry, known);
     }
     slot.submit(NO_WAKEUP);

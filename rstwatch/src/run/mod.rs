@@ -207,6 +207,7 @@ impl Run {
     async fn turn(&mut self) -> Result<bool> {
         // Before reading, so that a record of that time is in the ring when it is found empty.
         let now_ns = clock::monotonic_ns()?;
+        self.pipeline.reading_at(now_ns);
         let taken = self.read(RECORDS_A_TURN);
         self.pipeline.tick(if taken < RECORDS_A_TURN {
             now_ns

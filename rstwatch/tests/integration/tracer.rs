@@ -21,7 +21,10 @@ use nix::{
     },
     unistd::{Pid, geteuid},
 };
-use rstwatch::scenario::{Family, catalogue, stage::Stage};
+use rstwatch::{
+    event::Direction,
+    scenario::{Family, catalogue, stage::Stage},
+};
 use serde_json::Value;
 
 /// For how long the binary may take to begin, to show what it saw, and to end.
@@ -272,10 +275,15 @@ impl Finished {
 /// What a summary says of the namespaces of `stage`: resets seen sent, and by how much the kernel's
 /// counter grew, at least and at most.
 pub fn reconciled(summary: &Value, stage: &Stage) -> (u64, u64, u64) {
+    reconciled_in(summary, &stage.netns())
+}
+
+/// The same of the network namespaces with these inodes.
+pub fn reconciled_in(summary: &Value, netns: &[u32]) -> (u64, u64, u64) {
     let namespaces = summary["namespaces"].as_array().expect("no namespaces");
     let own = namespaces
         .iter()
-        .filter(|count| stage.netns().iter().any(|netns| count["netns"] == *netns));
+        .filter(|count| netns.iter().any(|netns| count["netns"] == *netns));
     own.fold((0, 0, 0), |(sent, low, high), count| {
         let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("in {count}"));
         (
@@ -284,4 +292,34 @@ pub fn reconciled(summary: &Value, stage: &Stage) -> (u64, u64, u64) {
             high + number(&count["out_rsts"]["high"]),
         )
     })
+}
+
+/// Each end of a reset whose both ends were seen names the other: on loopback, and across the wire
+/// between two namespaces.
+pub fn check_pairs(events: &[Value]) {
+    let of = |direction: Direction| {
+        events
+            .iter()
+            .filter(move |event| event["direction"] == direction.name())
+    };
+    for received in of(Direction::Received) {
+        let mut others = of(Direction::Sent).filter(|sent| {
+            sent["local"] == received["remote"] && sent["remote"] == received["local"]
+        });
+        // Of several, all but one were lost.
+        let Some(sent) = others
+            .clone()
+            .find(|sent| !sent["peer"].is_null())
+            .or_else(|| others.next())
+        else {
+            assert_eq!(received["peer"], Value::Null, "{received}");
+            continue;
+        };
+        for (end, other) in [(received, sent), (sent, received)] {
+            assert_eq!(end["peer"]["owner"], other["owner"], "{end}\n{other}");
+            assert_eq!(end["peer"]["actor"], other["actor"], "{end}\n{other}");
+            assert_eq!(end["peer"]["cause"], other["cause"]["id"], "{end}\n{other}");
+        }
+        assert_eq!(received["cause"]["confidence"], "certain", "{received}");
+    }
 }
