@@ -72,9 +72,9 @@ layout! {
     skc_num: "sock_common"."skc_num", 2;
     skc_family: "sock_common"."skc_family", 2;
     skc_state: "sock_common"."skc_state", 1;
-    skc_net: "sock_common"."skc_net.net", 8;
-    skc_v6_daddr: "sock_common"."skc_v6_daddr", 16;
-    skc_v6_rcv_saddr: "sock_common"."skc_v6_rcv_saddr", 16;
+    skc_net: "sock_common"."skc_net.net", 8 optional;
+    skc_v6_daddr: "sock_common"."skc_v6_daddr", 16 optional;
+    skc_v6_rcv_saddr: "sock_common"."skc_v6_rcv_saddr", 16 optional;
     skc_cookie: "sock_common"."skc_cookie", 8;
     skc_flags: "sock_common"."skc_flags", 8;
     sk_socket: "sock"."sk_socket", 8;
@@ -117,7 +117,7 @@ layout! {
     skb_dev: "sk_buff"."dev", 8;
     skb_refdst: "sk_buff"."_skb_refdst", 8;
     dst_dev: "dst_entry"."dev", 8;
-    nd_net: "net_device"."nd_net.net", 8;
+    nd_net: "net_device"."nd_net.net", 8 optional;
     net_inum: "net"."ns.inum", 4;
     socket_inode: "socket_alloc"."vfs_inode", 0;
     i_ino: "inode"."i_ino", 8;
@@ -134,6 +134,11 @@ layout! {
     socket_file: "socket"."file", 8 optional;
     file_count: "file"."f_count", 8 optional;
     file_ref: "file"."f_ref", 8 optional;
+    rt_type: "rtable"."rt_type", 2 optional;
+    rt6_flags: "rt6_info"."rt6i_flags", 4 optional;
+    md5sig_info: "tcp_sock"."md5sig_info", 8 optional;
+    ao_info: "tcp_sock"."ao_info", 8 optional;
+    sk_cgroup_is_data: "sock"."sk_cgrp_data.is_data", 1 bit;
 }
 
 /// Splits a bit field's entry of [`Layout`] into the byte's offset and the mask of the bit.
@@ -164,6 +169,9 @@ pub struct Features {
     /// 1: `bpf_get_current_task_btf` exists (5.11 and later), so that the running task's fields can
     /// be read without a helper call each.
     pub current_task_btf: u8,
+    /// 1: `tcp_destroy_sock` tells when a socket goes, so that it may be remembered by its address
+    /// until then.
+    pub destroy_sock: u8,
 }
 
 #[cfg(feature = "user")]

@@ -13,6 +13,7 @@ pub static LAYOUT: Global<Layout> = Global::new(Layout::EMPTY);
 pub static FEATURES: Global<Features> = Global::new(Features {
     send_reset_reason: 0,
     current_task_btf: 0,
+    destroy_sock: 0,
 });
 
 /// The offset of one field of [`Layout`], [`ABSENT`] when the kernel has none.
@@ -47,6 +48,12 @@ pub fn present(offset: u16) -> bool {
 #[inline(always)]
 pub fn has_reason() -> bool {
     FEATURES.load().send_reset_reason != 0
+}
+
+/// Whether `tcp_destroy_sock` tells when a socket goes.
+#[inline(always)]
+pub fn has_destroy_sock() -> bool {
+    FEATURES.load().destroy_sock != 0
 }
 
 /// Whether `bpf_get_current_task_btf` may be called.

@@ -4,6 +4,9 @@
 //! directly, and a raw tracepoint, which reads them through `bpf_probe_read_kernel`, for kernels
 //! that refuse the first. User space loads one of the two.
 //!
+//! Two functions are hooked besides, where the tracepoint does not tell of every reset (before
+//! 6.10): by fentry, else as a kprobe.
+//!
 //! - [`hook`]: what each tracepoint does.
 //! - [`socket`], [`segment`], [`task`]: reading what the kernel knows.
 //! - [`memory`]: the two ways to read it.
@@ -26,8 +29,8 @@ mod socket;
 mod task;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, raw_tracepoint},
-    programs::{BtfTracePointContext, RawTracePointContext},
+    macros::{btf_tracepoint, fentry, kprobe, raw_tracepoint},
+    programs::{BtfTracePointContext, FEntryContext, ProbeContext, RawTracePointContext},
 };
 
 use crate::memory::{Direct, Probe};
@@ -89,6 +92,38 @@ pub fn raw_inet_sock_set_state(ctx: RawTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
 pub fn raw_tcp_destroy_sock(ctx: RawTracePointContext) -> u32 {
     hook::destroy_sock::<Probe, _>(&ctx, ctx.arg(0));
+    0
+}
+
+/// `tcp_v4_send_reset(sk, skb)`: an IPv4 segment may be answered with a RST.
+#[fentry(function = "tcp_v4_send_reset")]
+pub fn fentry_tcp_v4_send_reset(ctx: FEntryContext) -> u32 {
+    hook::old_send_reset::<Direct, _, { hook::IPV4 }>(&ctx, ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// `tcp_v6_send_reset(sk, skb)`: an IPv6 segment may be answered with a RST.
+#[fentry(function = "tcp_v6_send_reset")]
+pub fn fentry_tcp_v6_send_reset(ctx: FEntryContext) -> u32 {
+    hook::old_send_reset::<Direct, _, { hook::IPV6 }>(&ctx, ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// As [`fentry_tcp_v4_send_reset`].
+#[kprobe(function = "tcp_v4_send_reset")]
+pub fn kprobe_tcp_v4_send_reset(ctx: ProbeContext) -> u32 {
+    if let (Some(sock), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        hook::old_send_reset::<Probe, _, { hook::IPV4 }>(&ctx, sock, skb);
+    }
+    0
+}
+
+/// As [`fentry_tcp_v6_send_reset`].
+#[kprobe(function = "tcp_v6_send_reset")]
+pub fn kprobe_tcp_v6_send_reset(ctx: ProbeContext) -> u32 {
+    if let (Some(sock), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        hook::old_send_reset::<Probe, _, { hook::IPV6 }>(&ctx, sock, skb);
+    }
     0
 }
 

@@ -13,6 +13,8 @@ use rstwatch_common::{
     stats::{STAT_COUNT, Stat},
 };
 
+use crate::globals;
+
 /// Records on their way to user space. The loader sets the size.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
@@ -49,9 +51,13 @@ pub fn socket(sock: u64) -> Option<*mut SocketEntry> {
     SOCKETS.get_ptr_mut(sock)
 }
 
-/// Remembers a socket. Returns whether there was room.
+/// Remembers a socket. Returns whether there was room. Where nothing tells when it goes, none is: the
+/// next one at its address would be taken for it.
 #[inline(always)]
 pub fn remember<C: EbpfContext>(ctx: &C, sock: u64, entry: &SocketEntry) -> bool {
+    if !globals::has_destroy_sock() {
+        return false;
+    }
     let stored = SOCKETS.insert(sock, entry, 0).is_ok();
     if !stored {
         count(Stat::SocketsFull);

@@ -8,7 +8,7 @@ use rstwatch_common::{
 };
 
 use crate::{
-    globals::offset_of_field,
+    globals::{offset_of_field, present},
     maps,
     memory::{KernelPtr, Memory, probe},
 };
@@ -176,6 +176,9 @@ unsafe fn clear_tuple(tuple: *mut Tuple) {
 /// `skb` must be a non-null `sk_buff` argument of the hook.
 #[inline(always)]
 pub unsafe fn netns<M: Memory>(skb: KernelPtr) -> u32 {
+    if !present(offset_of_field!(nd_net)) {
+        return 0;
+    }
     // SAFETY: the caller's promise; each pointer comes from the field before it.
     unsafe {
         // Set where no socket was found, which is where this is asked (`tcp_v4_rcv` and

@@ -9,7 +9,7 @@ use rstwatch_common::{
 
 use crate::{
     globals::{offset_of_field, present},
-    memory::{KernelPtr, Memory, probe, read_if_present},
+    memory::{KernelPtr, Memory, Probe, probe, read_if_present},
     segment::set_ipv4,
 };
 
@@ -45,13 +45,16 @@ pub unsafe fn state<M: Memory>(sock: KernelPtr) -> u8 {
     unsafe { M::read(sock, offset_of_field!(skc_state)) }
 }
 
-/// The inode of the socket's network namespace.
+/// The inode of the socket's network namespace; 0 on a kernel without any.
 ///
 /// # Safety
 ///
 /// `sock` must be a non-null socket argument of the hook, full or not.
 #[inline(always)]
 pub unsafe fn netns<M: Memory>(sock: KernelPtr) -> u32 {
+    if !present(offset_of_field!(skc_net)) {
+        return 0;
+    }
     // SAFETY: the caller's promise; the second pointer comes from the first.
     unsafe {
         let net = M::read::<u64>(sock, offset_of_field!(skc_net)) as KernelPtr;
@@ -102,12 +105,17 @@ pub unsafe fn fill_tuple<M: Memory>(tuple: *mut Tuple, sock: KernelPtr, tcp: Ker
 
 /// # Safety
 ///
-/// `to` must be valid for writes and aligned to 8 bytes; `offset` that of an `in6_addr` in `sock`.
+/// `to` must be valid for writes and aligned to 8 bytes; `offset` that of an `in6_addr` in `sock`, or
+/// `ABSENT` on a kernel without IPv6.
 #[inline(always)]
 unsafe fn copy_ipv6<M: Memory>(to: *mut [u8; 16], sock: KernelPtr, offset: u16) {
     // SAFETY: the caller's promise.
     unsafe {
         let words = to.cast::<[u64; 2]>();
+        if !present(offset) {
+            *words = [0; 2];
+            return;
+        }
         (*words)[0] = M::read(sock, offset);
         (*words)[1] = M::read(sock, offset + 8);
     }
@@ -239,7 +247,17 @@ pub unsafe fn fill_facts<M: Memory>(
 /// `sock` must be a non-null full socket argument of the hook.
 #[inline(always)]
 pub unsafe fn is_kernel_owned<M: Memory>(sock: KernelPtr) -> bool {
-    let entry = offset_of_field!(sk_kern_sock);
+    // SAFETY: the caller's promise.
+    unsafe { is_set::<M>(sock, offset_of_field!(sk_kern_sock)) }
+}
+
+/// Whether the bit that `entry` of the layout stands for is set; not where there is none.
+///
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook, `entry` that of one of its bits.
+#[inline(always)]
+unsafe fn is_set<M: Memory>(sock: KernelPtr, entry: u16) -> bool {
     if !present(entry) {
         return false;
     }
@@ -289,9 +307,13 @@ pub unsafe fn cgroup<M: Memory>(sock: KernelPtr) -> u64 {
     }
     // SAFETY: the caller's promise; each pointer comes from the field before it.
     unsafe {
+        // Before 5.15 one bit may say that the rest is no pointer. It is read by itself, and with the
+        // helper: the verifier takes what is at `cgroup` for a pointer, and refuses to see its bits.
+        if is_set::<Probe>(sock, offset_of_field!(sk_cgroup_is_data)) {
+            return 0;
+        }
         let cgroup = M::read::<u64>(sock, cgroup) as KernelPtr;
-        // Before 5.15 the lowest bit says that the rest is no pointer (`sock_cgroup_data.is_data`).
-        if cgroup.is_null() || cgroup as u64 & 1 != 0 {
+        if cgroup.is_null() {
             return 0;
         }
         let kn = M::read::<u64>(cgroup, kn) as KernelPtr;

@@ -22,7 +22,7 @@ use std::{
 use rstwatch::{
     btf::{Btf, Kind, Type},
     kernel::{
-        layout::{HELPERS, TRACEPOINTS},
+        layout::{FULL_EVENT, HELPERS, MEMLOCK, TRACEPOINTS},
         reasons::ENUMERATION,
     },
 };
@@ -58,7 +58,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The structures that stay whole.
 fn kept_structures(btf: &Btf) -> HashSet<u32> {
-    let mut keep = HashSet::new();
+    let mut keep: HashSet<u32> = [FULL_EVENT, MEMLOCK]
+        .into_iter()
+        .flat_map(|name| btf.structures(name))
+        .collect();
     for field in FIELDS {
         keep.extend(btf.structures(field.structure));
         let dots = field.member.match_indices('.');

@@ -6,6 +6,8 @@
 //!
 //! Exit status: 0 fine, [`EXIT_FAILED`], [`EXIT_USAGE`].
 
+mod doctor;
+
 use std::{
     fmt,
     net::IpAddr,
@@ -22,6 +24,7 @@ use clap::{
 };
 use ipnet::{IpNet, Ipv4Net};
 
+pub use self::doctor::DoctorArgs;
 use crate::{
     cause::{CauseId, catalogue},
     event::Direction,
@@ -46,7 +49,8 @@ const NETNS_DIR: &str = "/run/netns";
 const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
 const AFTER_HELP: &str = "\
-Run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH. Ctrl-C ends it with a summary.";
+Run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH and CAP_SYSLOG.
+Ctrl-C ends it with a summary.";
 
 const AFTER_EXPLAIN: &str = "\
 Examples:
@@ -82,7 +86,8 @@ Examples:
 Exit status:
   0 fine, 1 failed, 2 wrong usage.
 
-Run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH. Ctrl-C ends it with a summary.";
+Run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH and CAP_SYSLOG.
+Ctrl-C ends it with a summary.";
 
 /// Traces TCP resets: whose they are, who caused them, why, and how sure that is.
 #[derive(Debug, Parser)]
@@ -121,6 +126,9 @@ pub enum Command {
     /// Explain a cause, a kernel reason, an error or a text from a log; needs no privileges
     #[command(after_help = AFTER_EXPLAIN)]
     Explain(ExplainArgs),
+    /// Say what this kernel gives, what is missing, and what that costs
+    #[command(after_help = doctor::AFTER_HELP)]
+    Doctor(DoctorArgs),
 }
 
 /// The arguments of `explain`, as they were written.
@@ -298,7 +306,8 @@ pub struct TraceArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(1_024..=4_194_304))]
     history: u32,
 
-    /// Attach as raw tracepoints, which read more slowly, even where BTF tracepoints work
+    /// Attach as raw tracepoints (and kprobes, before 6.10), which read more slowly, even where BTF
+    /// tracepoints (and fentry) work
     #[arg(long, help_heading = "Running it")]
     raw_tracepoints: bool,
 

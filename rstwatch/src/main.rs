@@ -11,8 +11,8 @@ use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use nix::unistd::{SysconfVar, sysconf};
 use rstwatch::{
-    cli::{Cli, Command, EXIT_FAILED, Environment, ExplainArgs, TraceOptions},
-    explain,
+    cli::{Cli, Command, DoctorArgs, EXIT_FAILED, Environment, ExplainArgs, TraceOptions},
+    doctor, explain,
     load::preflight::StartError,
     netns, run,
     scenario::{ROLE_COMMAND, role},
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
             exit(trace(options), verbose)
         }
         Command::Explain(args) => explain(&args),
+        Command::Doctor(args) => doctor(&args),
     }
 }
 
@@ -56,6 +57,25 @@ fn explain(args: &ExplainArgs) -> ExitCode {
             _ => ExitCode::SUCCESS,
         },
         Err(sentence) => exit(Err(anyhow!(sentence)), false),
+    }
+}
+
+/// Prints what this host gives. Its exit status says whether that is enough.
+fn doctor(args: &DoctorArgs) -> ExitCode {
+    let report = doctor::examine();
+    let text = match args.look(stdout().is_terminal(), no_color()) {
+        Some(look) => report.text(look),
+        None => match report.to_json() {
+            Ok(line) => line,
+            Err(error) => return exit(Err(error).context("cannot write JSON"), false),
+        },
+    };
+    match stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            exit(Err(error).context("cannot write"), false)
+        }
+        _ if report.works => ExitCode::SUCCESS,
+        _ => ExitCode::from(EXIT_FAILED),
     }
 }
 

@@ -2,7 +2,7 @@
 //! (`TcpOutRsts`), with which what was seen is compared.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
@@ -40,6 +40,17 @@ pub fn sent_resets() -> HashMap<u32, u64> {
         }
     }
     counts
+}
+
+/// Whether a namespace has a name, and no process lives in it that can be looked at: its counter is
+/// read by entering it, which takes `CAP_SYS_ADMIN`.
+pub fn has_empty() -> bool {
+    let lived_in: HashSet<u32> = processes()
+        .filter_map(|process| inode_of(&process.join("ns/net")).ok())
+        .collect();
+    named()
+        .iter()
+        .any(|(_, _, netns)| !lived_in.contains(netns))
 }
 
 /// The names that `ip netns` knows, by inode.

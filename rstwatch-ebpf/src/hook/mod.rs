@@ -1,6 +1,7 @@
 //! What each tracepoint does: a file a hook.
 
 mod destroy_sock;
+mod old_send_reset;
 mod receive_reset;
 mod send_reset;
 mod set_state;
@@ -14,7 +15,10 @@ use rstwatch_common::{
 };
 
 pub use self::{
-    destroy_sock::destroy_sock, receive_reset::receive_reset, send_reset::send_reset,
+    destroy_sock::destroy_sock,
+    old_send_reset::{IPV4, IPV6, old_send_reset},
+    receive_reset::receive_reset,
+    send_reset::send_reset,
     set_state::set_state,
 };
 use crate::maps;

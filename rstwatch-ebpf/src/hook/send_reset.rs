@@ -63,7 +63,7 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
 
 /// A segment met no socket, or one in TIME_WAIT, of which only the common part may be read.
 #[inline(always)]
-fn without_socket<M: Memory, C: EbpfContext>(
+pub(super) fn without_socket<M: Memory, C: EbpfContext>(
     ctx: &C,
     sock: KernelPtr,
     skb: KernelPtr,

@@ -24,6 +24,7 @@ pub use self::{
     rules::{answers::SCAN_PORTS, classify},
     sentence::summary,
 };
+use crate::{event::Reason, kernel::reasons};
 
 /// The most facts that a verdict carries.
 pub const MAX_FACTS: usize = 8;
@@ -139,6 +140,19 @@ pub enum Reasons {
     Passive,
     /// All: since 6.12, whose enumeration has `SK_RST_REASON_TCP_ABORT_ON_CLOSE`.
     All,
+}
+
+impl Reasons {
+    /// What a kernel names that has these reasons.
+    pub fn named_by(reasons: &reasons::Reasons) -> Self {
+        if reasons.is_empty() {
+            Self::None
+        } else if reasons.knows(Reason::AbortOnClose) {
+            Self::All
+        } else {
+            Self::Passive
+        }
+    }
 }
 
 /// What is known of the host, apart from the event.

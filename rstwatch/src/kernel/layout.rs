@@ -19,6 +19,18 @@ pub const TRACEPOINTS: [&str; 4] = [
     "tcp_send_reset",
 ];
 
+/// The functions that send a RST in answer to a segment, for IPv4 and IPv6. Hooked where the tracepoint
+/// does not tell of all that they send.
+pub const FUNCTIONS: [&str; 2] = ["tcp_v4_send_reset", "tcp_v6_send_reset"];
+
+/// The structure of the event `tcp_send_reset` in the trace buffer. It became one of its own, no longer
+/// shared with other events, when the tracepoint began to tell of resets without a full socket
+/// (`include/trace/events/tcp.h`, 6.10).
+pub const FULL_EVENT: &str = "trace_event_raw_tcp_send_reset";
+
+/// What charges maps and programs to `RLIMIT_MEMLOCK` (`include/linux/bpf.h`, 5.3 to 5.10).
+pub const MEMLOCK: &str = "bpf_map_memory";
+
 /// The enumeration of BPF helpers (`include/uapi/linux/bpf.h`).
 pub const HELPERS: &str = "bpf_func_id";
 
@@ -153,6 +165,10 @@ fn locate(btf: &Btf, structures: &[u32], field: &Field) -> Result<u16, Why> {
 pub struct Hooks {
     /// `tcp_send_reset` passes a reason as its third argument (6.10 and later).
     pub send_reset_reason: bool,
+    /// `tcp_send_reset` tells of resets without a full socket too (6.10 and later).
+    pub sends_all: bool,
+    /// Maps and programs count as locked memory (5.10 and earlier).
+    pub memlock: bool,
     /// BPF programs can read the running task without a helper call a field
     /// (`bpf_get_current_task_btf`, 5.11 and later).
     pub current_task_btf: bool,
@@ -164,9 +180,12 @@ pub struct Hooks {
 /// tracepoint (`include/trace/bpf_probe.h`).
 pub fn hooks(btf: &Btf) -> Hooks {
     let args = |name: &str| btf.function_args(&format!("btf_trace_{name}"));
+    // The private pointer, the socket, the segment and the reason.
+    let send_reset_reason = args("tcp_send_reset").is_some_and(|args| args >= 4);
     Hooks {
-        // The private pointer, the socket, the segment and the reason.
-        send_reset_reason: args("tcp_send_reset").is_some_and(|args| args >= 4),
+        send_reset_reason,
+        sends_all: send_reset_reason || btf.structures(FULL_EVENT).next().is_some(),
+        memlock: btf.structures(MEMLOCK).next().is_some(),
         current_task_btf: btf.enum_values(HELPERS).is_some_and(|helpers| {
             helpers
                 .iter()
@@ -267,6 +286,11 @@ mod tests {
         ("socket.file", [16, 16, 16, 16, 16]),
         ("file.f_count", [56, 56, 0, ABSENT, ABSENT]),
         ("file.f_ref", [ABSENT, ABSENT, ABSENT, 176, 168]),
+        ("rtable.rt_type", [120, 120, 144, 144, 144]),
+        ("rt6_info.rt6i_flags", [192, 192, 216, 216, 216]),
+        ("tcp_sock.md5sig_info", [2192, 2248, 2296, 2264, 2368]),
+        ("tcp_sock.ao_info", [ABSENT, ABSENT, ABSENT, ABSENT, 2376]),
+        ("sock.sk_cgrp_data.is_data", [ABSENT, ABSENT, ABSENT, ABSENT, ABSENT]),
     ];
 
     fn entries(layout: &Layout) -> [u16; FIELDS.len()] {
@@ -313,6 +337,8 @@ mod tests {
             let hooks = hooks(&Btf::parse(bytes).unwrap());
             let later = !matches!(kernel, "5.10" | "6.1");
             assert_eq!(hooks.send_reset_reason, later, "{kernel}");
+            assert_eq!(hooks.sends_all, later, "{kernel}");
+            assert_eq!(hooks.memlock, kernel == "5.10", "{kernel}");
             assert_eq!(hooks.current_task_btf, kernel != "5.10", "{kernel}");
             assert!(hooks.missing.is_empty(), "{kernel}: {:?}", hooks.missing);
         }

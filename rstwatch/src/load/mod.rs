@@ -1,64 +1,118 @@
-//! Loading the BPF programs and attaching them: as BTF tracepoints, else as raw tracepoints.
+//! Loading the BPF programs and attaching them.
 //!
-//! What must be there first is checked in [`preflight`], so that the usual reasons for a failure
-//! are said in a sentence with the remedy. Reading what the programs send is for `ring`.
+//! - [`hook`]: the hooks, and by which means each is attached.
+//! - [`preflight`]: what must be there first, so that the usual reasons for a failure are said in a
+//!   sentence with the remedy.
+//! - [`trial`]: loads and attaches every program in turn, to see which of them this kernel takes.
+//!
+//! Reading what the programs send is not done here.
 
+pub mod hook;
 pub mod preflight;
+pub mod trial;
 
-use std::{
-    fmt,
-    os::fd::{AsFd as _, AsRawFd as _},
-};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{MapData, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, Program, ProgramError, RawTracePoint},
+    programs::{Program, ProgramError},
 };
 use nix::{
     libc::RLIM_INFINITY,
-    sys::resource::{Resource, setrlimit},
+    sys::resource::{Resource, getrlimit, setrlimit},
 };
 use rstwatch_common::{
     layout::{Features, Layout},
     stats::Stat,
 };
 
-use crate::{bpf_object, kernel::layout::TRACEPOINTS, load::preflight::StartError};
+use self::hook::{Hook, Means};
+use crate::{
+    bpf_object,
+    btf::Btf as KernelTypes,
+    kernel::{
+        layout::{self, Hooks, MissingField, TRACEPOINTS},
+        reasons::Reasons,
+    },
+    load::preflight::StartError,
+};
 
-/// How a hook was attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Means {
-    /// BTF tracepoint: typed reads.
-    Btf,
-    /// Raw tracepoint: reads through a helper.
-    Raw,
+/// What the running kernel's type information says.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Where its fields are.
+    pub layout: Layout,
+    /// The fields that it lacks, none of them required.
+    pub missing: Vec<MissingField>,
+    /// Its hooks.
+    pub hooks: Hooks,
+    /// Its reasons.
+    pub reasons: Reasons,
 }
 
-impl fmt::Display for Means {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Btf => "BTF tracepoint",
-            Self::Raw => "raw tracepoint",
+impl Kernel {
+    /// Reads it.
+    ///
+    /// # Errors
+    ///
+    /// When the type information is not there, or lacks what rstwatch needs.
+    pub fn read() -> Result<Self, StartError> {
+        let bytes = preflight::read_btf()?;
+        let types =
+            KernelTypes::parse(&bytes).map_err(|error| StartError::BadBtf(error.to_string()))?;
+        let (layout, missing) =
+            layout::resolve(&types).map_err(|error| StartError::BadBtf(error.to_string()))?;
+        let hooks = layout::hooks(&types);
+        if ["tcp_send_reset", "tcp_receive_reset"]
+            .iter()
+            .all(|name| hooks.missing.contains(name))
+        {
+            return Err(StartError::NoTracepoint("tcp_send_reset"));
+        }
+        Ok(Self {
+            layout,
+            missing,
+            hooks,
+            reasons: Reasons::from_btf(&types),
         })
+    }
+
+    /// What switches code in the BPF programs.
+    pub fn features(&self) -> Features {
+        Features {
+            send_reset_reason: u8::from(self.hooks.send_reset_reason),
+            current_task_btf: u8::from(self.hooks.current_task_btf),
+            destroy_sock: u8::from(!self.hooks.missing.contains(&"tcp_destroy_sock")),
+        }
     }
 }
 
 /// What to load with.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// The running kernel's structures.
-    pub layout: Layout,
-    /// What the running kernel can do.
-    pub features: Features,
+pub struct Settings<'a> {
+    /// What is known of the running kernel.
+    pub kernel: &'a Kernel,
     /// Size of the ring buffer in bytes: a power of two, at least a page.
     pub ring_bytes: u32,
     /// Closed connections to remember.
     pub history: u32,
     /// Whether the BPF programs log their errors.
     pub log: bool,
-    /// Attach as raw tracepoints, even where BTF tracepoints work.
+    /// Attach by the means that ask the least of the kernel, even where better ones work: as raw
+    /// tracepoints, and as kprobes.
     pub raw_only: bool,
+}
+
+/// A hook, and what became of it.
+#[derive(Debug)]
+pub struct Attached {
+    /// The hook's name.
+    pub hook: &'static str,
+    /// By which means it was attached, or why by none.
+    pub outcome: Result<Means, StartError>,
+    /// Why a better means was refused.
+    pub refusal: Option<StartError>,
 }
 
 /// The loaded and attached programs. Dropping it detaches and unloads all of them.
@@ -66,8 +120,8 @@ pub struct Settings {
 pub struct Tracer {
     ebpf: Ebpf,
     stats: PerCpuArray<MapData, u64>,
-    /// How each of [`TRACEPOINTS`] was attached.
-    pub means: [Means; TRACEPOINTS.len()],
+    /// What became of each hook that this kernel is to have.
+    pub hooks: Vec<Attached>,
 }
 
 impl Tracer {
@@ -75,35 +129,29 @@ impl Tracer {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses; the error says what, and what to do.
-    pub fn start(settings: &Settings) -> Result<(Self, RingBuf<MapData>), StartError> {
-        if bpf_object::is_stub() {
-            return Err(StartError::Stub);
-        }
-        raise_memlock_limit();
-        let log_level = u8::from(settings.log) * u8::MAX;
-        let mut ebpf = EbpfLoader::new()
-            // There are no CO-RE relocations to make.
-            .btf(None)
-            .override_global("LAYOUT", &settings.layout, true)
-            .override_global("FEATURES", &settings.features, true)
-            .override_global("AYA_LOG_LEVEL", &log_level, false)
-            .map_max_entries("EVENTS", settings.ring_bytes)
-            .map_max_entries("HISTORY", settings.history)
-            .load(bpf_object::OBJECT)
-            .map_err(StartError::from_ebpf)?;
+    /// When the kernel refuses what rstwatch cannot do without; the error says what, and what to do.
+    pub fn start(settings: &Settings<'_>) -> Result<(Self, RingBuf<MapData>), StartError> {
+        let mut ebpf = load_object(settings)?;
         let btf = if settings.raw_only {
             None
         } else {
             Btf::from_sys_fs().ok()
         };
-        let mut means = [Means::Raw; TRACEPOINTS.len()];
-        for (hook, means) in TRACEPOINTS.iter().zip(&mut means) {
-            *means = attach(&mut ebpf, btf.as_ref(), hook)?;
+        let mut hooks = Vec::new();
+        for hook in hook::wanted(&settings.kernel.hooks) {
+            let (outcome, refusal) = attach(&mut ebpf, btf.as_ref(), &hook);
+            let explain = |error| from_program(hook.name, error, settings.kernel);
+            let outcome = outcome.map_err(explain);
+            let outcome = if hook.required { Ok(outcome?) } else { outcome };
+            hooks.push(Attached {
+                hook: hook.name,
+                outcome,
+                refusal: refusal.map(explain),
+            });
         }
         let ring = take_map(&mut ebpf, "EVENTS")?;
         let stats = take_map(&mut ebpf, "STATS")?;
-        Ok((Self { ebpf, stats, means }, ring))
+        Ok((Self { ebpf, stats, hooks }, ring))
     }
 
     /// The loaded object, for the BPF side's log.
@@ -126,19 +174,22 @@ impl Tracer {
     /// before 5.12, which does not tell.
     pub fn skipped(&self) -> Option<u64> {
         let mut sum = None;
-        for hook in &TRACEPOINTS[2..] {
-            for kind in ["btf", "raw"] {
-                let fd = match self.ebpf.program(&format!("{kind}_{hook}")) {
-                    Some(Program::BtfTracePoint(program)) => program.fd(),
-                    Some(Program::RawTracePoint(program)) => program.fd(),
-                    _ => continue,
-                };
-                // The other of the two kinds is not loaded.
-                let Ok(fd) = fd else { continue };
-                let fd = fd.as_fd().as_raw_fd();
-                let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-                sum = Some(sum.unwrap_or(0) + parse_misses(&info)?);
+        // Those that learn owners, and interrupt nothing that counts, come first.
+        for Attached { hook, outcome, .. } in &self.hooks {
+            let Ok(means) = outcome else { continue };
+            if TRACEPOINTS[..2].contains(hook) {
+                continue;
             }
+            let fd = match self.ebpf.program(&hook::program_name(hook, *means)) {
+                Some(Program::BtfTracePoint(program)) => program.fd(),
+                Some(Program::RawTracePoint(program)) => program.fd(),
+                Some(Program::FEntry(program)) => program.fd(),
+                Some(Program::KProbe(program)) => program.fd(),
+                _ => continue,
+            };
+            let fd = fd.ok()?.as_fd().as_raw_fd();
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            sum = Some(sum.unwrap_or(0) + parse_misses(&info)?);
         }
         sum
     }
@@ -146,14 +197,29 @@ impl Tracer {
     /// Stops tracing; the counters stay readable.
     pub fn detach(&mut self) {
         for (_, program) in self.ebpf.programs_mut() {
-            // One that is not loaded has nothing to unload.
-            let _ = match program {
-                Program::BtfTracePoint(program) => program.unload(),
-                Program::RawTracePoint(program) => program.unload(),
-                _ => Ok(()),
-            };
+            hook::unload(program);
         }
     }
+}
+
+/// Loads the object and makes its maps; its programs are not loaded yet.
+fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
+    if bpf_object::is_stub() {
+        return Err(StartError::Stub);
+    }
+    raise_memlock_limit();
+    let log_level = u8::from(settings.log) * u8::MAX;
+    EbpfLoader::new()
+        // There are no CO-RE relocations to make.
+        .btf(None)
+        .override_global("LAYOUT", &settings.kernel.layout, true)
+        .override_global("FEATURES", &settings.kernel.features(), true)
+        .override_global("AYA_LOG_LEVEL", &log_level, false)
+        .map_max_entries("EVENTS", settings.ring_bytes)
+        .map_max_entries("HISTORY", settings.history)
+        .load(bpf_object::OBJECT)
+        .map_err(StartError::from_ebpf)
+        .map_err(|error| blame_memlock(error, settings.kernel))
 }
 
 /// `recursion_misses` in a program's `/proc/PID/fdinfo` (`bpf_prog_show_fdinfo`, 5.12 and later).
@@ -175,45 +241,67 @@ fn take_map<T: TryFrom<aya::maps::Map>>(
         .ok_or_else(|| StartError::Object(format!("it has no map {name}")))
 }
 
-fn attach(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: &'static str) -> Result<Means, StartError> {
-    let refusal = match btf {
-        Some(btf) => match attach_btf(ebpf, btf, hook) {
-            Ok(()) => return Ok(Means::Btf),
-            Err(refusal) => Some(refusal),
+/// Attaches `hook` by the first means that works. Gives that, or why none does, and why a better one
+/// did not.
+fn attach(
+    ebpf: &mut Ebpf,
+    btf: Option<&Btf>,
+    hook: &Hook,
+) -> (Result<Means, ProgramError>, Option<ProgramError>) {
+    let mut refusal = None;
+    for means in hook.means {
+        if btf.is_none() && !means.is_fallback() {
+            continue;
+        }
+        match hook::load(ebpf, btf, hook.name, means)
+            .and_then(|()| hook::attach(ebpf, hook.name, means))
+        {
+            Ok(()) => return (Ok(means), refusal),
+            // When both are refused, the first refusal tells more: the fallback asks less of the
+            // kernel.
+            Err(error) => refusal = refusal.or(Some(error)),
+        }
+        if let Some(program) = ebpf.program_mut(&hook::program_name(hook.name, means)) {
+            hook::unload(program);
+        }
+    }
+    let error = refusal.unwrap_or_else(|| ProgramError::InvalidName {
+        name: hook.name.to_owned(),
+    });
+    (Err(error), None)
+}
+
+/// What the refusal of a program means on this kernel.
+fn from_program(hook: &'static str, error: ProgramError, kernel: &Kernel) -> StartError {
+    blame_memlock(StartError::from_program(hook, error), kernel)
+}
+
+/// Where maps and programs count as locked memory, EPERM means that there is too little of it: the
+/// capabilities have been checked.
+fn blame_memlock(error: StartError, kernel: &Kernel) -> StartError {
+    match error {
+        StartError::Refused { .. } if kernel.hooks.memlock => match memlock_limit() {
+            Some(limit) => StartError::Memlock { kib: limit >> 10 },
+            None => error,
         },
-        None => None,
-    };
-    // When both are refused, the first refusal tells more: the raw form asks less of the kernel.
-    attach_raw(ebpf, hook)
-        .map(|()| Means::Raw)
-        .map_err(|error| StartError::from_program(hook, refusal.unwrap_or(error)))
+        error => error,
+    }
 }
 
-fn attach_btf(ebpf: &mut Ebpf, btf: &Btf, hook: &str) -> Result<(), ProgramError> {
-    let program: &mut BtfTracePoint = program(ebpf, &format!("btf_{hook}"))?.try_into()?;
-    program.load(hook, btf)?;
-    program.attach()?;
-    Ok(())
+/// The bytes that this process may lock; `None` when there is no limit.
+pub fn memlock_limit() -> Option<u64> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
+    (soft != RLIM_INFINITY).then_some(soft)
 }
 
-fn attach_raw(ebpf: &mut Ebpf, hook: &str) -> Result<(), ProgramError> {
-    let program: &mut RawTracePoint = program(ebpf, &format!("raw_{hook}"))?.try_into()?;
-    program.load()?;
-    program.attach(hook)?;
-    Ok(())
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, ProgramError> {
-    ebpf.program_mut(name)
-        .ok_or_else(|| ProgramError::InvalidName {
-            name: name.to_owned(),
-        })
-}
-
-/// Lifts the limit that kernels before 5.11 put on the memory of maps. Newer ones account it to
-/// the cgroup, and need none of this: so a refusal is not an error here.
-fn raise_memlock_limit() {
-    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+/// Lifts the limit that kernels before 5.11 put on the memory of maps as far as it goes. Newer ones
+/// account it to the cgroup, and need none of this: so a refusal is not an error here.
+pub fn raise_memlock_limit() {
+    if setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_err()
+        && let Ok((_, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK)
+    {
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
+    }
 }
 
 #[cfg(test)]

@@ -3,19 +3,24 @@
 
 use std::{fs, io, path::Path};
 
+use anyhow::{Context as _, Result};
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use caps::CapsHashSet;
 use thiserror::Error;
+
+use crate::{
+    kernel::{layout::FUNCTIONS, stack::Stacks},
+    privileges,
+};
 
 /// Where the kernel gives its BTF.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
+/// Where the kernel lists its symbols.
+const KALLSYMS: &str = "/proc/kallsyms";
+
 /// Lines of the verifier's log that are shown with `-v`.
 const LOG_LINES: usize = 20;
-
-/// Capability numbers (`include/uapi/linux/capability.h`).
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
 
 /// Why tracing cannot start.
 #[derive(Debug, Error)]
@@ -27,7 +32,7 @@ pub enum StartError {
     Stub,
     /// Neither root nor the capabilities.
     #[error(
-        "loading BPF programs needs root, or the capabilities CAP_BPF and CAP_PERFMON ({missing} missing): run it with sudo, or `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep` on the binary"
+        "loading BPF programs needs root, or the capabilities CAP_BPF and CAP_PERFMON ({missing} missing): run it with sudo, or `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_syslog+ep` on the binary"
     )]
     Capability {
         /// The missing ones.
@@ -60,6 +65,19 @@ pub enum StartError {
         "this kernel has no tracepoint {0}: boot a kernel with CONFIG_TRACEPOINTS=y and CONFIG_INET=y (5.8 or later)"
     )]
     NoTracepoint(&'static str),
+    /// A function that the kernel does not have, or does not let anyone hook.
+    #[error(
+        "this kernel has no function {0} that can be hooked: boot one with CONFIG_FUNCTION_TRACER=y or CONFIG_KPROBES=y, or 6.10 or later"
+    )]
+    NoFunction(&'static str),
+    /// Too little memory may be locked, on a kernel that counts maps so.
+    #[error(
+        "this kernel counts BPF maps as locked memory, of which {kib} KiB may be used (`ulimit -l`): run rstwatch as root or with CAP_SYS_RESOURCE, or after `ulimit -l unlimited`"
+    )]
+    Memlock {
+        /// The limit in KiB.
+        kib: u64,
+    },
     /// The kernel's answer was EPERM though nothing seemed missing.
     #[error(
         "the kernel refused {what} ({source}): a security module, seccomp or the container's runtime forbids bpf(); run it on the host, or allow bpf and perf_event_open"
@@ -155,6 +173,13 @@ impl StartError {
                     }
                 }
             }
+            ProgramError::Btf(_) if FUNCTIONS.contains(&hook) => Self::NoFunction(hook),
+            ProgramError::SyscallError(error)
+                if error.io_error.kind() == io::ErrorKind::NotFound
+                    && FUNCTIONS.contains(&hook) =>
+            {
+                Self::NoFunction(hook)
+            }
             ProgramError::SyscallError(error)
                 if error.io_error.kind() == io::ErrorKind::NotFound =>
             {
@@ -185,15 +210,24 @@ pub fn check() -> Result<(), StartError> {
             release: release.trim().to_owned(),
         });
     }
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    if let Some(missing) = missing_capabilities(&status) {
+    // When the kernel does not tell, it will when it is asked to load.
+    if let Ok(held) = privileges::effective()
+        && let Some(missing) = missing_capabilities(&held)
+    {
         return Err(StartError::Capability { missing });
     }
-    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    if lockdown.contains("[confidentiality]") {
+    if lockdown().as_deref() == Some("confidentiality") {
         return Err(StartError::Lockdown);
     }
     Ok(())
+}
+
+/// The kernel's lockdown mode: `none`, `integrity` or `confidentiality`; `None` where it has none, or
+/// securityfs is not mounted.
+pub fn lockdown() -> Option<String> {
+    let modes = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    let (_, rest) = modes.split_once('[')?;
+    Some(rest.split_once(']')?.0.to_owned())
 }
 
 /// Reads the kernel's BTF.
@@ -209,6 +243,20 @@ pub fn read_btf() -> Result<Vec<u8>, StartError> {
     })
 }
 
+/// Reads where the kernel's functions are.
+///
+/// # Errors
+///
+/// When that cannot be read, or is hidden.
+pub fn read_stacks() -> Result<Stacks> {
+    let text = fs::read(KALLSYMS).with_context(|| format!("cannot read {KALLSYMS}"))?;
+    Stacks::from_kallsyms(&text).with_context(|| {
+        format!(
+            "{KALLSYMS} shows no addresses (it takes CAP_SYSLOG, and kernel.kptr_restrict not to be 2)"
+        )
+    })
+}
+
 /// Ring buffers came with 5.8. An unreadable version is let through: the kernel itself will tell.
 fn is_too_old(release: &str) -> bool {
     let mut numbers = release
@@ -220,21 +268,11 @@ fn is_too_old(release: &str) -> bool {
     }
 }
 
-/// Names what is missing from the effective capabilities in `/proc/self/status`.
-fn missing_capabilities(status: &str) -> Option<String> {
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())?;
-    let has = |capability: u32| effective & (1 << capability) != 0;
-    // CAP_SYS_ADMIN includes both, as it did before 5.8 split them off.
-    if has(CAP_SYS_ADMIN) {
-        return None;
-    }
-    let missing: Vec<&str> = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]
-        .into_iter()
-        .filter(|(capability, _)| !has(*capability))
-        .map(|(_, name)| name)
+/// Names what is missing among `held` that nothing works without.
+fn missing_capabilities(held: &CapsHashSet) -> Option<String> {
+    let missing: Vec<String> = privileges::missing(held)
+        .filter(|need| need.cost.is_none())
+        .map(|need| need.capability.to_string())
         .collect();
     (!missing.is_empty()).then(|| missing.join(" and "))
 }
@@ -242,6 +280,7 @@ fn missing_capabilities(status: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use caps::Capability;
 
     #[test]
     fn kernels_before_ring_buffers_are_too_old() {
@@ -261,21 +300,17 @@ mod tests {
 
     #[test]
     fn missing_capabilities_are_named() {
-        let status = |mask: u64| format!("Name:\trstwatch\nCapEff:\t{mask:016x}\n");
-        assert_eq!(missing_capabilities(&status(u64::MAX)), None);
-        assert_eq!(missing_capabilities(&status(1 << CAP_SYS_ADMIN)), None);
+        let missing = |held: &[Capability]| missing_capabilities(&held.iter().copied().collect());
+        assert_eq!(missing(&[Capability::CAP_SYS_ADMIN]), None);
         assert_eq!(
-            missing_capabilities(&status(1 << CAP_BPF | 1 << CAP_PERFMON)),
+            missing(&[Capability::CAP_BPF, Capability::CAP_PERFMON]),
             None
         );
         assert_eq!(
-            missing_capabilities(&status(1 << CAP_BPF)).as_deref(),
+            missing(&[Capability::CAP_BPF]).as_deref(),
             Some("CAP_PERFMON")
         );
-        assert_eq!(
-            missing_capabilities(&status(0)).as_deref(),
-            Some("CAP_BPF and CAP_PERFMON")
-        );
+        assert_eq!(missing(&[]).as_deref(), Some("CAP_BPF and CAP_PERFMON"));
     }
 
     #[test]
@@ -291,6 +326,8 @@ mod tests {
             StartError::BadBtf("no magic".into()),
             StartError::Lockdown,
             StartError::NoTracepoint("tcp_send_reset"),
+            StartError::NoFunction("tcp_v4_send_reset"),
+            StartError::Memlock { kib: 64 },
             StartError::Refused {
                 what: "the BPF map EVENTS".into(),
                 source: errno(),

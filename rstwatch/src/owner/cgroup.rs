@@ -48,6 +48,11 @@ struct Mount {
     root: String,
 }
 
+/// Whether the unified hierarchy is mounted where this process sees it.
+pub fn is_mounted() -> bool {
+    fs::read_to_string("/proc/self/mountinfo").is_ok_and(|info| Mount::find(&info).is_some())
+}
+
 impl Mount {
     /// The mount of the unified hierarchy in `/proc/self/mountinfo` that shows the most of it.
     fn find(mountinfo: &str) -> Option<Self> {

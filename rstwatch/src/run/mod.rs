@@ -6,11 +6,11 @@
 
 mod bpf_log;
 mod counters;
+mod ready;
 mod start;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs::File,
     future::pending,
     io,
     os::fd::AsFd as _,
@@ -27,7 +27,7 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
-use self::{bpf_log::BpfLog, counters::Baseline, start::Started};
+use self::{bpf_log::BpfLog, counters::Baseline, ready::ReadyFile, start::Started};
 use crate::{
     cli::TraceOptions,
     clock,
@@ -66,6 +66,7 @@ const CLOCK_EVERY: Duration = Duration::from_secs(1);
 pub async fn trace(options: TraceOptions) -> Result<()> {
     // Before anything else, so that a signal never ends the run without its summary.
     let mut stop = Stop::watch()?;
+    let ready = options.ready_file.clone().map(ReadyFile::prepare);
     let Started {
         mut tracer,
         ring,
@@ -92,9 +93,8 @@ pub async fn trace(options: TraceOptions) -> Result<()> {
         run.pipeline.note_unknown_owners();
     }
     run.pipeline.begin();
-    if let Some(path) = &run.options.ready_file {
-        File::create(path)
-            .with_context(|| format!("cannot create the ready file {}", path.display()))?;
+    if let Some(ready) = ready {
+        ready.create()?;
     }
     stop.deadline = run
         .options

@@ -3,41 +3,30 @@
 use std::{
     fs,
     num::NonZeroU64,
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
+use caps::Capability;
 use jiff::tz::TimeZone;
-use rstwatch_common::layout::Features;
+use rstwatch_common::stats::Stat;
 
 use super::counters::Baseline;
 use crate::{
-    btf::Btf,
     cause::{self, HostFacts},
     cli::{Output, TraceOptions},
     clock::Clock,
-    event::Reason,
     interpret::Interpreter,
-    kernel::{
-        layout::{self, TRACEPOINTS},
-        reasons::Reasons,
-        stack::Stacks,
-    },
-    load::{
-        Settings, Tracer,
-        preflight::{self, StartError},
-    },
+    kernel::{cost, stack::Stacks},
+    load::{Attached, Kernel, Settings, Tracer, preflight},
     netns,
     owner::procfs,
     pipeline::Pipeline,
+    privileges,
     sink::{Sink, json::Json, table::Table},
 };
-
-/// Where the kernel lists its symbols.
-const KALLSYMS: &str = "/proc/kallsyms";
 
 /// Everything that a run needs.
 pub(super) struct Started {
@@ -51,26 +40,15 @@ pub(super) struct Started {
 ///
 /// # Errors
 ///
-/// When something is in the way: a [`StartError`] in most cases.
+/// When something is in the way: a [`StartError`](preflight::StartError) in most cases.
 pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     preflight::check()?;
+    say_missing_privileges();
     // The kernel takes longer to write its symbols down than all the rest takes.
-    let stacks = thread::spawn(read_stacks);
-    let bytes = preflight::read_btf()?;
-    let btf = Btf::parse(&bytes).map_err(|error| StartError::BadBtf(error.to_string()))?;
-    let (layout, missing) =
-        layout::resolve(&btf).map_err(|error| StartError::BadBtf(error.to_string()))?;
-    let hooks = layout::hooks(&btf);
-    if let Some(name) = hooks.missing.first() {
-        return Err(StartError::NoTracepoint(name).into());
-    }
-    let reasons = Reasons::from_btf(&btf);
+    let stacks = thread::spawn(preflight::read_stacks);
+    let kernel = Kernel::read()?;
     let settings = Settings {
-        layout,
-        features: Features {
-            send_reset_reason: u8::from(hooks.send_reset_reason),
-            current_task_btf: u8::from(hooks.current_task_btf),
-        },
+        kernel: &kernel,
         ring_bytes: options.ring_size,
         history: options.history,
         log: options.bpf_log,
@@ -94,24 +72,51 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
             );
             Stacks::unreadable()
         }
-        Err(_) => anyhow::bail!("the thread that reads {KALLSYMS} panicked"),
+        Err(_) => anyhow::bail!("the thread that reads the kernel's symbols panicked"),
     };
+    for hook in &kernel.hooks.missing {
+        eprintln!(
+            "rstwatch: this kernel has no tracepoint {hook}: {}",
+            cost::of_hook(hook)
+        );
+    }
+    for Attached { hook, outcome, .. } in &tracer.hooks {
+        if let Err(why) = outcome {
+            eprintln!("rstwatch: {why}: {}", cost::of_hook(hook));
+        }
+    }
     if options.verbose {
-        for missing in &missing {
+        for missing in &kernel.missing {
             eprintln!("rstwatch: {missing}");
         }
-        for (hook, means) in TRACEPOINTS.iter().zip(tracer.means) {
-            eprintln!("rstwatch: {hook} attached as {means}");
+        for Attached {
+            hook,
+            outcome,
+            refusal,
+        } in &tracer.hooks
+        {
+            if let Some(refusal) = refusal {
+                eprintln!("rstwatch: {refusal}");
+                if let Some(log) = refusal.verifier_log() {
+                    eprintln!("{log}");
+                }
+            }
+            if let Ok(means) = outcome {
+                eprintln!("rstwatch: {hook} attached as {means}");
+            }
         }
         eprintln!("rstwatch: {} open sockets at the start", snapshot.len());
     }
+    // Before any other thread is started: each has its own capabilities.
+    privileges::drop_unneeded(|| tracer.stat(Stat::Sent).is_ok())
+        .context("cannot give up the privileges that are no longer needed")?;
     let host = HostFacts {
         uptime: uptime(),
-        reasons: named_reasons(&reasons),
+        reasons: cause::Reasons::named_by(&kernel.reasons),
     };
     let interpreter = Interpreter {
         clock: Clock::read()?,
-        reasons,
+        reasons: kernel.reasons,
         stacks,
     };
     let pipeline = Pipeline::new(
@@ -131,28 +136,25 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     })
 }
 
+/// Says on standard error what is not known for want of a capability.
+fn say_missing_privileges() {
+    let Ok(held) = privileges::effective() else {
+        return;
+    };
+    for need in privileges::missing(&held) {
+        // Whether the kernel's symbols can be read depends on more than this one.
+        if need.capability != Capability::CAP_SYSLOG
+            && let Some(cost) = need.cost
+        {
+            eprintln!("rstwatch: without {}: {cost}", need.capability);
+        }
+    }
+}
+
 fn sink(output: Output) -> Sink {
     match output {
         Output::Json => Sink::Json(Json::default()),
         Output::Table(options) => Sink::Table(Table::new(options, TimeZone::system())),
-    }
-}
-
-fn read_stacks() -> Result<Stacks> {
-    let text = fs::read(Path::new(KALLSYMS)).with_context(|| format!("cannot read {KALLSYMS}"))?;
-    Stacks::from_kallsyms(&text).with_context(|| {
-        format!("{KALLSYMS} shows no addresses (set kernel.kptr_restrict to 0 or 1)")
-    })
-}
-
-/// For which resets this kernel names a reason: those of its own accord got theirs in 6.12.
-fn named_reasons(reasons: &Reasons) -> cause::Reasons {
-    if reasons.is_empty() {
-        cause::Reasons::None
-    } else if reasons.knows(Reason::AbortOnClose) {
-        cause::Reasons::All
-    } else {
-        cause::Reasons::Passive
     }
 }
 

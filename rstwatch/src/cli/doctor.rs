@@ -1,0 +1,38 @@
+//! The arguments of `doctor`.
+
+use clap::Args;
+
+use super::Colour;
+use crate::doctor::Look;
+
+pub(super) const AFTER_HELP: &str = "\
+It loads and attaches every BPF program, and leaves nothing behind.
+
+Exit status:
+  0 rstwatch works here, 1 it does not, 2 wrong usage.";
+
+/// The arguments of `doctor`, as they were written.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Print JSON, one object with all that was found
+    #[arg(short, long)]
+    json: bool,
+
+    /// Colour the text
+    #[arg(
+        long,
+        visible_alias = "colour",
+        value_name = "WHEN",
+        default_value = "auto"
+    )]
+    color: Colour,
+}
+
+impl DoctorArgs {
+    /// How the report is to look on a standard output that is a terminal or not; `None`: as JSON.
+    pub fn look(&self, is_terminal: bool, no_color: bool) -> Option<Look> {
+        (!self.json).then(|| Look {
+            colour: self.color.is_on(is_terminal, no_color),
+        })
+    }
+}
