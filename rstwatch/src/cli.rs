@@ -7,6 +7,7 @@
 //! Exit status: 0 fine, [`EXIT_FAILED`], [`EXIT_USAGE`].
 
 mod doctor;
+mod selftest;
 
 use std::{
     fmt,
@@ -25,6 +26,7 @@ use clap::{
 use ipnet::{IpNet, Ipv4Net};
 
 pub use self::doctor::DoctorArgs;
+pub use self::selftest::{DemoArgs, SelftestArgs};
 use crate::{
     cause::{CauseId, catalogue},
     event::Direction,
@@ -129,6 +131,12 @@ pub enum Command {
     /// Say what this kernel gives, what is missing, and what that costs
     #[command(after_help = doctor::AFTER_HELP)]
     Doctor(DoctorArgs),
+    /// Make each kind of reset on purpose, and check cause and owner; touches nothing else
+    #[command(after_help = selftest::AFTER_SELFTEST)]
+    Selftest(SelftestArgs),
+    /// Show what each kind of reset looks like, made on purpose
+    #[command(after_help = selftest::AFTER_DEMO)]
+    Demo(DemoArgs),
 }
 
 /// The arguments of `explain`, as they were written.
@@ -427,6 +435,7 @@ impl TraceArgs {
                 colour,
                 wide: self.wide,
                 date: self.timestamp,
+                sentence: false,
             })
         };
         let netns = self
@@ -880,6 +889,7 @@ mod tests {
             colour: true,
             wide: true,
             date: false,
+            sentence: false,
         };
         assert_eq!(options(&["-w"]).output, table(wide));
         assert_eq!(options(&["--wide"]).output, table(wide));
@@ -887,6 +897,7 @@ mod tests {
             colour: true,
             wide: false,
             date: true,
+            sentence: false,
         };
         assert_eq!(options(&["-T"]).output, table(date));
         assert_eq!(options(&["--timestamp"]).output, table(date));

@@ -32,4 +32,5 @@ pub mod privileges;
 pub mod run;
 pub mod scan;
 pub mod scenario;
+pub mod selftest;
 pub mod sink;

@@ -16,6 +16,7 @@ use rstwatch::{
     load::preflight::StartError,
     netns, run,
     scenario::{ROLE_COMMAND, role},
+    selftest,
 };
 use terminal_size::{Width, terminal_size};
 
@@ -26,14 +27,14 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|first| first == ROLE_COMMAND) {
         return exit(role::main(args), false);
     }
+    let environment = Environment {
+        is_terminal: stdout().is_terminal(),
+        no_color: no_color(),
+        page_size: page_size(),
+        netns_inode: &netns::inode_of,
+    };
     match Cli::parse().into_command() {
         Command::Trace(args) => {
-            let environment = Environment {
-                is_terminal: stdout().is_terminal(),
-                no_color: no_color(),
-                page_size: page_size(),
-                netns_inode: &netns::inode_of,
-            };
             let options = args
                 .into_options(&environment)
                 .unwrap_or_else(|error| error.exit());
@@ -42,6 +43,12 @@ fn main() -> ExitCode {
         }
         Command::Explain(args) => explain(&args),
         Command::Doctor(args) => doctor(&args),
+        Command::Selftest(args) => match selftest::selftest(&args, &environment) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(EXIT_FAILED),
+            Err(error) => exit(Err(error), false),
+        },
+        Command::Demo(args) => exit(selftest::demo(&args, &environment), false),
     }
 }
 

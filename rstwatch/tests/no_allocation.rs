@@ -170,6 +170,7 @@ fn an_event_is_judged_and_printed_without_allocating() {
         wide: true,
         colour: true,
         date: true,
+        sentence: false,
     };
     let mut table = Table::new(wide, TimeZone::UTC);
     let mut out = BytesMut::with_capacity(1 << 16);

@@ -158,7 +158,8 @@ pub(crate) fn test_program(linking: &Linking, object: &Path, name: &str) -> Resu
         "--message-format",
         "json-render-diagnostics",
     ]);
-    test.stderr(std::process::Stdio::inherit());
+    // For what dev-dependencies have written in C, which is asked nothing of the C library.
+    test.env(format!("CC_{}", linking.target), "cc");
     let messages = command::output(&mut test)?;
     match executable_in(&messages) {
         Some(path) => {

@@ -97,18 +97,34 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
             slot.submit(NO_WAKEUP);
             return;
         };
-        let Some(mut late) = maps::EVENTS.reserve::<LateReset>(0) else {
+        if submit_late(reset, past) {
+            slot.discard(NO_WAKEUP);
+        } else {
             // The short record tells less, but loses nothing that was counted.
             slot.submit(NO_WAKEUP);
-            return;
-        };
-        let to = late.as_mut_ptr();
+        }
+    }
+}
+
+/// Reports `reset` with what is remembered of its connection. Returns whether there was room.
+///
+/// # Safety
+///
+/// `reset` and `past` must be valid for reads.
+#[inline(always)]
+unsafe fn submit_late(reset: *const Reset, past: *const SocketEntry) -> bool {
+    let Some(mut late) = maps::EVENTS.reserve::<LateReset>(0) else {
+        return false;
+    };
+    let to = late.as_mut_ptr();
+    // SAFETY: the caller's promise; the ring gave room for a whole record; every field is written.
+    unsafe {
         (*to).reset = *reset;
         (*to).reset.header.kind = KIND_LATE_RESET;
         copy_entry(&raw mut (*to).past, past);
-        late.submit(NO_WAKEUP);
-        slot.discard(NO_WAKEUP);
     }
+    late.submit(NO_WAKEUP);
+    true
 }
 
 /// A segment met a full socket and is answered with a RST.
@@ -133,6 +149,16 @@ fn answer<M: Memory, C: EbpfContext>(
         fill_reset::<M>(reset, sock as u64, skb, reason, state);
         (*reset).header.kind = KIND_SOCKET_RESET;
         (*reset).tuple.netns = socket::netns::<M>(sock);
+        if state == LISTEN && (*reset).tcp_flags & (SYN | ACK) != SYN {
+            // What comes late for a connection that the listener once made.
+            let tuple = (*reset).tuple;
+            if let Some(past) = maps::past(&tuple)
+                && submit_late(reset, past)
+            {
+                slot.discard(NO_WAKEUP);
+                return;
+            }
+        }
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
         let mut entry = mark::<M, C>(ctx, sock, state);
         if entry.is_none() && state == CLOSE {

@@ -14,7 +14,7 @@ use std::{
     future::pending,
     io,
     os::fd::AsFd as _,
-    pin::Pin,
+    pin::{Pin, pin},
     time::{Duration, Instant},
 };
 
@@ -29,6 +29,7 @@ use tokio::{
 
 use self::{bpf_log::BpfLog, counters::Baseline, ready::ReadyFile, start::Started};
 use crate::{
+    cause::Reasons,
     cli::TraceOptions,
     clock,
     load::Tracer,
@@ -64,14 +65,50 @@ const CLOCK_EVERY: Duration = Duration::from_secs(1);
 ///
 /// When tracing cannot start, or the output cannot be written.
 pub async fn trace(options: TraceOptions) -> Result<()> {
+    trace_into(options, io::stdout(), |_| {}, pending())
+        .await
+        .map(drop)
+}
+
+/// What the running kernel tells of resets, by what it has and what could be attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// For which resets it names a reason.
+    pub reasons: Reasons,
+    /// Whether resets show that a segment without a full socket drew.
+    pub without_socket: bool,
+}
+
+/// What ended a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// SIGINT or SIGTERM.
+    Signal,
+    /// Anything else.
+    Other,
+}
+
+/// As [`trace`], with the output written to `to`: calls `ready` once every hook is in place, and
+/// stops also when `asked` is done.
+///
+/// # Errors
+///
+/// As [`trace`].
+pub async fn trace_into(
+    options: TraceOptions,
+    to: impl io::Write + Send + 'static,
+    ready: impl FnOnce(Abilities),
+    asked: impl Future<Output = ()>,
+) -> Result<Ending> {
     // Before anything else, so that a signal never ends the run without its summary.
     let mut stop = Stop::watch()?;
-    let ready = options.ready_file.clone().map(ReadyFile::prepare);
+    let ready_file = options.ready_file.clone().map(ReadyFile::prepare);
     let Started {
         mut tracer,
         ring,
         pipeline,
         baseline,
+        abilities,
     } = start::start(&options)?;
     let log = options
         .bpf_log
@@ -82,7 +119,7 @@ pub async fn trace(options: TraceOptions) -> Result<()> {
         ring,
         pipeline,
         baseline,
-        output: Output::start(io::stdout())?,
+        output: Output::start(to)?,
         log,
         search: None,
         next_clock: Instant::now() + CLOCK_EVERY,
@@ -93,21 +130,25 @@ pub async fn trace(options: TraceOptions) -> Result<()> {
         run.pipeline.note_unknown_owners();
     }
     run.pipeline.begin();
-    if let Some(ready) = ready {
-        ready.create()?;
+    if let Some(file) = ready_file {
+        file.create()?;
     }
     stop.deadline = run
         .options
         .duration
         .map(|duration| Box::pin(sleep(duration)));
-    loop {
+    ready(abilities);
+    let mut asked = pin!(asked);
+    let ending = loop {
         tokio::select! {
             biased;
-            () = stop.requested() => break,
-            more = run.turn() => if !more? { break },
+            ending = stop.requested() => break ending,
+            () = &mut asked => break Ending::Other,
+            more = run.turn() => if !more? { break Ending::Other },
         }
-    }
-    run.finish().await
+    };
+    run.finish().await?;
+    Ok(ending)
 }
 
 /// What ends the run from outside.
@@ -126,7 +167,7 @@ impl Stop {
         })
     }
 
-    async fn requested(&mut self) {
+    async fn requested(&mut self) -> Ending {
         let deadline = async {
             match &mut self.deadline {
                 Some(deadline) => deadline.await,
@@ -134,9 +175,9 @@ impl Stop {
             }
         };
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            () = deadline => {}
+            _ = self.interrupt.recv() => Ending::Signal,
+            _ = self.terminate.recv() => Ending::Signal,
+            () = deadline => Ending::Other,
         }
     }
 }

@@ -13,7 +13,7 @@ use caps::Capability;
 use jiff::tz::TimeZone;
 use rstwatch_common::stats::Stat;
 
-use super::counters::Baseline;
+use super::{Abilities, counters::Baseline};
 use crate::{
     cause::{self, HostFacts},
     cli::{Output, TraceOptions},
@@ -34,6 +34,7 @@ pub(super) struct Started {
     pub(super) ring: RingBuf<MapData>,
     pub(super) pipeline: Pipeline,
     pub(super) baseline: Baseline,
+    pub(super) abilities: Abilities,
 }
 
 /// Loads and attaches.
@@ -114,6 +115,11 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         uptime: uptime(),
         reasons: cause::Reasons::named_by(&kernel.reasons),
     };
+    let abilities = Abilities {
+        reasons: host.reasons,
+        // Where the tracepoint does not tell of them, functions are hooked.
+        without_socket: tracer.hooks.iter().all(|hook| hook.outcome.is_ok()),
+    };
     let interpreter = Interpreter {
         clock: Clock::read()?,
         reasons: kernel.reasons,
@@ -133,6 +139,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         ring,
         pipeline,
         baseline,
+        abilities,
     })
 }
 

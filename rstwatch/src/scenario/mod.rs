@@ -5,15 +5,19 @@
 //! show for it. All of them stand in [`catalogue`]. [`stage`] sets one up and plays it, each step
 //! when the one before is done; [`player`] is the director's side of a process, [`role`] what the
 //! process runs. [`verdict`] holds what was expected against what was seen. [`netns`], [`netlink`],
-//! [`tcp_table`] and `uring` are the tools.
+//! [`sock_diag`], [`segment`], [`tcp_table`], `orphans` and `uring` are the tools.
 //!
-//! Nothing here traces, and nothing outside of the namespaces that a stage makes is touched.
+//! Nothing here traces, and nothing outside of the namespaces that a stage makes is touched, but by
+//! the scenarios that are [`Scenario::of_the_host`].
 
 pub mod catalogue;
 pub mod netlink;
 pub mod netns;
+mod orphans;
 pub mod player;
 pub mod role;
+pub mod segment;
+pub mod sock_diag;
 pub mod stage;
 pub mod tcp_table;
 mod uring;
@@ -21,7 +25,10 @@ pub mod verdict;
 
 use std::fmt;
 
-use crate::event::{Direction, Via};
+use crate::{
+    cause::Confidence,
+    event::{Direction, Via},
+};
 
 /// The hidden subcommand under which the binary plays a role.
 pub const ROLE_COMMAND: &str = "role";
@@ -104,8 +111,18 @@ impl Ground {
 ///   already.
 /// - `NAME await-unread N` waits until N received bytes are unread in it.
 /// - `NAME kill` kills the process with SIGKILL.
-/// - `cut` makes B deaf: it loses its addresses.
+/// - `NAME begin END` is the beginning of a connect, which nothing waits for.
+/// - `NAME inject FROM TO FLAGS [N]` sends a segment with N bytes from the end FROM, which is NAME's
+///   host's, to the end TO, with sequence numbers that belong to nothing. When FROM has no end yet,
+///   it gets one: a port of its host that no socket has.
+/// - `NAME forge OTHER FLAGS [N]` sends a segment with N bytes to OTHER as its peer would, with the
+///   sequence numbers that OTHER expects.
+/// - `NAME mimic OTHER FLAGS [N]` sends one to OTHER's peer as OTHER would.
+/// - `NAME destroy OTHER` destroys OTHER's connection.
+/// - `cut` makes B deaf: it loses its addresses; `mend` gives them back.
 /// - `replace` puts C in B's place.
+///
+/// Wherever an END is read, `END+N` is one with a port that is higher by N.
 #[derive(Debug)]
 pub struct Scenario {
     /// Its name: lower case, with hyphens.
@@ -122,6 +139,26 @@ pub struct Scenario {
     pub script: &'static str,
     /// What the tracer must show, in any order, and nothing else.
     pub expected: &'static [Expected],
+    /// The errors with which a kernel refuses a step that it has no means for, by name, and what is
+    /// missing then.
+    pub unless: &'static [(&'static str, &'static str)],
+    /// Whether a limit of the whole host is touched for a moment.
+    pub of_the_host: bool,
+}
+
+impl Scenario {
+    /// Nothing on a lone host, to begin a scenario from.
+    const BLANK: Self = Self {
+        name: "",
+        about: "",
+        ground: Ground::Loopback,
+        roles: &[],
+        before: "",
+        script: "",
+        expected: &[],
+        unless: &[],
+        of_the_host: false,
+    };
 }
 
 /// Who pulled the trigger.
@@ -156,6 +193,12 @@ pub struct Expected {
     pub actor: Doer,
     /// Bytes in the socket's receive queue, where that is evidence.
     pub unread: Option<u32>,
+    /// How sure the cause must be where the kernel names its reasons. A kernel that does not may
+    /// leave it less sure.
+    pub confidence: Confidence,
+    /// What lines of the evidence must hold, each in one of them. `{NAME}` stands for the name and
+    /// the PID of the role, as evidence gives them.
+    pub evidence: &'static [&'static str],
 }
 
 impl Expected {
@@ -185,7 +228,29 @@ impl Expected {
             owner: None,
             actor: Doer::Nobody,
             unread: None,
+            confidence: Confidence::Certain,
+            evidence: &[],
         }
+    }
+
+    /// No more than likely.
+    #[must_use]
+    pub const fn likely(mut self) -> Self {
+        self.confidence = Confidence::Likely;
+        self
+    }
+
+    /// With these pieces in its evidence.
+    #[must_use]
+    pub const fn evidence(mut self, pieces: &'static [&'static str]) -> Self {
+        self.evidence = pieces;
+        self
+    }
+
+    /// Whether the reset has no full socket: a tracepoint of the kernel reports those since 6.10
+    /// (`tcp_send_reset`), and none before.
+    pub fn is_without_socket(&self) -> bool {
+        matches!(self.reason, Some("NO_SOCKET" | "TCP_TIMEWAIT_SOCKET"))
     }
 
     /// In this state.

@@ -98,10 +98,10 @@ pub fn delete_address(index: u32, address: IpAddr, prefix: u8) -> Result<()> {
 }
 
 /// A request under construction.
-struct Message(Vec<u8>);
+pub(super) struct Message(Vec<u8>);
 
 impl Message {
-    fn new(kind: u16, flags: libc::c_int) -> Self {
+    pub(super) fn new(kind: u16, flags: libc::c_int) -> Self {
         let flags = (flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK).cast_unsigned() as u16;
         let mut message = Self(Vec::with_capacity(128));
         // The length stands first and is known last.
@@ -111,6 +111,11 @@ impl Message {
         // Sequence number and sender: one request a socket needs neither.
         message.0.extend([0; 8]);
         message
+    }
+
+    /// Appends bytes as they are.
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
     }
 
     /// `struct ifinfomsg`.
@@ -154,15 +159,19 @@ impl Message {
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 
+    fn request(self) -> Result<()> {
+        self.request_of(SockProtocol::NetlinkRoute)
+    }
+
     /// Sends the request and waits for the kernel's answer, which comes before `send` returns.
-    fn request(mut self) -> Result<()> {
+    pub(super) fn request_of(mut self, protocol: SockProtocol) -> Result<()> {
         let len = self.0.len() as u32;
         self.0[..4].copy_from_slice(&len.to_ne_bytes());
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
+            protocol,
         )
         .context("cannot open a netlink socket")?;
         send(socket.as_raw_fd(), &self.0, MsgFlags::empty()).context("netlink took no request")?;

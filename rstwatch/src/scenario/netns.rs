@@ -4,7 +4,7 @@
 //! caller runs in.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     net::IpAddr,
     os::{
         fd::{AsFd as _, OwnedFd},
@@ -12,15 +12,23 @@ use std::{
     },
     sync::mpsc::{self, Sender},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::sched::{CloneFlags, unshare};
 
 use super::netlink;
 
 /// The index of a wire's device, next after the loopback device's.
 const WIRE: u32 = netlink::LOOPBACK + 1;
+
+/// The IPv6 routes of the calling thread's namespace; those to single addresses are its own here.
+const ROUTES: &str = "/proc/thread-self/net/ipv6_route";
+
+/// For how long the kernel may take to make a route, and how often to look.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(1);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -128,14 +136,24 @@ impl Netns {
         })?
     }
 
-    fn bring_up(&self, addresses: &[Address]) -> Result<()> {
-        let addresses = addresses.to_vec();
+    /// Gives the addresses back. They are heard when this returns.
+    ///
+    /// # Errors
+    ///
+    /// When it has them.
+    pub fn hear_again(&self, own: &[Address]) -> Result<()> {
+        let own = own.to_vec();
         self.run(move || {
-            netlink::set_up(WIRE)?;
-            addresses
-                .iter()
-                .try_for_each(|own| netlink::add_address(WIRE, own.address, own.prefix))
+            own.iter().try_for_each(|own| {
+                netlink::add_address(WIRE, own.address, own.prefix)?;
+                await_route(own.address)
+            })
         })?
+    }
+
+    fn bring_up(&self, addresses: &[Address]) -> Result<()> {
+        self.run(|| netlink::set_up(WIRE))??;
+        self.hear_again(addresses)
     }
 }
 
@@ -156,6 +174,28 @@ pub struct Address {
     pub address: IpAddr,
     /// How many of its leading bits the wire's ends share.
     pub prefix: u8,
+}
+
+/// Waits until the namespace delivers to itself what comes for an address of its own. For IPv6 the
+/// kernel leaves that to a worker when it takes the address (`addrconf_dad_start`,
+/// `net/ipv6/addrconf.c`).
+fn await_route(address: IpAddr) -> Result<()> {
+    let IpAddr::V6(address) = address else {
+        return Ok(());
+    };
+    let wanted = format!("{:032x} 80 ", address.to_bits());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let routes = fs::read_to_string(ROUTES).with_context(|| format!("cannot read {ROUTES}"))?;
+        if routes.lines().any(|line| line.starts_with(&wanted)) {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "the kernel has made no route to {address} within {PATIENCE:?}"
+        );
+        thread::sleep(LOOK);
+    }
 }
 
 /// Moves the calling thread into a new namespace.

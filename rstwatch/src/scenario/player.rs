@@ -16,6 +16,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use thiserror::Error;
 
 use super::{ROLE_COMMAND, netns::Netns};
 
@@ -46,6 +47,14 @@ pub enum Answer {
     },
 }
 
+/// The kernel refused a step, which no scenario expected.
+#[derive(Debug, Error)]
+#[error("failed with {errno}")]
+pub struct Refused {
+    /// The name of its error.
+    pub errno: String,
+}
+
 impl Answer {
     /// Demands that the step succeeded, or failed with `errno`, and gives the rest of the answer.
     ///
@@ -58,7 +67,7 @@ impl Answer {
             (Self::Fail { errno, detail }, Some(wanted)) if errno == wanted => Ok(detail),
             (Self::Ok(_), Some(wanted)) => bail!("succeeded, but should fail with {wanted}"),
             (Self::Fail { errno, .. }, Some(wanted)) => bail!("failed with {errno}, not {wanted}"),
-            (Self::Fail { errno, .. }, None) => bail!("failed with {errno}"),
+            (Self::Fail { errno, .. }, None) => Err(Refused { errno }.into()),
         }
     }
 }

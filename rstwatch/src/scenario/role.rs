@@ -25,6 +25,18 @@
 //! | `direct-close` | closes that | |
 //! | `many ADDR N`, `accept-many N` | connects, accepts N more connections and keeps them | |
 //! | `reset I` | closes the I-th of those with `SO_LINGER` 0 | its own end, the other end |
+//! | `backlog N` | listens on, with a queue that takes N + 1 | |
+//! | `defer` | `TCP_DEFER_ACCEPT`: a connection is made when its first data comes | |
+//! | `begin ADDR` | begins to connect and does not wait | the local port |
+//! | `user-timeout MS` | `TCP_USER_TIMEOUT` | |
+//! | `no-fin-wait2` | a negative `TCP_LINGER2` | |
+//! | `silence MS` | waits until nothing has come for so long | |
+//! | `sequence` | reads the connection's sequence numbers | the next to send, to receive |
+//! | `inject FROM TO FLAGS SEQ ACK N` | sends a segment with N bytes through a raw socket | |
+//! | `destroy LOCAL REMOTE` | destroys a socket of this host, as `ss -K` does | |
+//! | `sysctl PATH VALUE` | sets what `/proc/sys/PATH` has for the network namespace | |
+//! | `mptcp` | opens multipath TCP sockets from now on | |
+//! | `squeeze` | closes the connection while the host allows no orphans | |
 //! | `churn` | makes short connections to itself until it ends | |
 //! | `thread STEP` | takes the step in a thread of its own | its id, the step's answer |
 //! | `fork` | goes on as a child; the parent closes the connection and waits | the child's PID |
@@ -39,14 +51,16 @@
 //! after it; anything else that goes wrong with `error TEXT`. Who tells a role what to do, and why, is
 //! not known here: that is `stage`.
 
+mod options;
 mod worker;
 
 use std::{
     ffi::{CString, OsString},
+    fs,
     io::{self, BufRead as _, IoSlice, IoSliceMut, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::{
-        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd, FromRawFd as _, OwnedFd},
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr as UnixAddress, UnixDatagram},
     },
@@ -63,9 +77,9 @@ use nix::{
         resource::{Resource, getrlimit, setrlimit},
         signal::Signal,
         socket::{
-            AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-            SockaddrStorage, UnixAddr, connect, getsockname, recv, recvmsg, sendmsg, setsockopt,
-            socket, sockopt,
+            AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag,
+            SockType, SockaddrStorage, UnixAddr, bind, connect, getsockname, listen, recv, recvmsg,
+            sendmsg, setsockopt, socket, sockopt,
         },
         wait::waitpid,
     },
@@ -73,10 +87,19 @@ use nix::{
 };
 
 use self::worker::{Side, Worker};
-use super::uring::Ring;
+use super::{
+    orphans,
+    segment::{self, Forged},
+    sock_diag,
+    uring::Ring,
+};
 
 /// For how long neither side may take a byte more before a connection counts as filled.
 const FULL: Duration = Duration::from_millis(100);
+
+/// For how long a listener waits for the first data of a connection, in seconds: longer than any
+/// scenario takes to send it.
+const DEFER_S: libc::c_int = 30;
 
 /// Plays a role until the director says `exit` or is gone. The first of `args` is the role's name,
 /// which becomes the name of the process.
@@ -160,6 +183,8 @@ struct Role {
     mailbox: Option<UnixDatagram>,
     ring: Option<Ring>,
     workers: Vec<Option<Worker>>,
+    /// Whether sockets are opened for multipath TCP.
+    mptcp: bool,
 }
 
 impl Role {
@@ -167,7 +192,7 @@ impl Role {
         let words: Vec<&str> = step.split_ascii_whitespace().collect();
         match words[..] {
             ["listen", address] => {
-                let listener = TcpListener::bind(parse::<SocketAddr>(address)?)?;
+                let listener = self.bind(parse(address)?)?;
                 let port = listener.local_addr()?.port();
                 self.listener = Some(listener);
                 return Ok(port.to_string());
@@ -179,7 +204,7 @@ impl Role {
                 return Ok(peer.to_string());
             }
             ["connect", address] => {
-                let (connection, port) = connect_from(parse(address)?)?;
+                let (connection, port) = connect_from(parse(address)?, self.mptcp)?;
                 self.connection = Some(connection);
                 return Ok(port.to_string());
             }
@@ -249,9 +274,78 @@ impl Role {
                 abort_on_close(&connection)?;
                 return Ok(ends);
             }
-            _ => return self.play_as_process(&words),
+            _ => return self.play_with_options(&words),
         }
         Ok(String::new())
+    }
+
+    /// The steps that take more than the ordinary calls of a server or a client.
+    fn play_with_options(&mut self, words: &[&str]) -> Result<String, Failure> {
+        match *words {
+            ["backlog", count] => {
+                let listener = self.listener.as_ref().context("nothing listens")?;
+                listen(listener, Backlog::new(parse::<i32>(count)?)?)?;
+            }
+            ["defer"] => {
+                let listener = self.listener.as_ref().context("nothing listens")?;
+                options::set(listener, libc::TCP_DEFER_ACCEPT, DEFER_S)?;
+            }
+            ["begin", address] => {
+                let (connection, port) = begin(parse(address)?)?;
+                self.connection = Some(connection);
+                return Ok(port.to_string());
+            }
+            ["user-timeout", ms] => {
+                options::set(self.connection()?, libc::TCP_USER_TIMEOUT, parse(ms)?)?;
+            }
+            ["no-fin-wait2"] => options::set(self.connection()?, libc::TCP_LINGER2, -1)?,
+            ["silence", ms] => {
+                options::await_silence(self.connection()?, Duration::from_millis(parse(ms)?))?;
+            }
+            ["sequence"] => {
+                let (sent, received) = options::sequence(self.connection()?)?;
+                return Ok(format!("{sent} {received}"));
+            }
+            ["inject", from, to, flags, seq, ack, payload] => segment::send(&Forged {
+                from: parse(from)?,
+                to: parse(to)?,
+                flags: segment::parse_flags(flags)?,
+                seq: parse(seq)?,
+                ack: parse(ack)?,
+                payload: parse(payload)?,
+            })?,
+            ["destroy", local, remote] => {
+                sock_diag::destroy(parse(local)?, parse(remote)?).map_err(|error| {
+                    match error.downcast::<io::Error>() {
+                        Ok(error) => Failure::from(error),
+                        Err(error) => Failure::Other(error),
+                    }
+                })?;
+            }
+            ["sysctl", path, value] => {
+                // The kernel shows a process the settings of the namespace that it lives in.
+                let path = format!("/proc/sys/{path}");
+                fs::write(&path, value).with_context(|| format!("cannot set {path}"))?;
+            }
+            ["mptcp"] => self.mptcp = true,
+            ["squeeze"] => {
+                let connection = self.connection.take().context("nothing to close")?;
+                orphans::close_with_none_allowed(connection)?;
+            }
+            _ => return self.play_as_process(words),
+        }
+        Ok(String::new())
+    }
+
+    /// A listener, as the standard library makes one, of the kind of TCP that is asked for.
+    fn bind(&self, address: SocketAddr) -> Result<TcpListener, Failure> {
+        if !self.mptcp {
+            return Ok(TcpListener::bind(address)?);
+        }
+        let socket = open(address, true)?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+        listen(&socket, Backlog::MAXCONN)?;
+        Ok(TcpListener::from(socket))
     }
 
     /// The steps that the process takes as a whole.
@@ -363,7 +457,7 @@ impl Role {
             }
             ["uring-connect", address] => {
                 let address: SocketAddr = parse(address)?;
-                let connection = TcpStream::from(open(address)?);
+                let connection = TcpStream::from(open(address, false)?);
                 ring.connect(connection.as_fd(), address)?;
                 let port = connection.local_addr()?.port();
                 self.connection = Some(connection);
@@ -424,27 +518,13 @@ fn disconnect(connection: &TcpStream) -> Result<(), Errno> {
 /// In repair mode `connect()` sends nothing (`tcp_connect`, `net/ipv4/tcp_output.c`): the ACK that
 /// the connection then sends meets an end that does not know of it.
 fn resume(to: SocketAddr) -> Result<(TcpStream, u16), Failure> {
-    let connection = TcpStream::from(open(to)?);
-    repair(&connection, 1)?;
+    let connection = TcpStream::from(open(to, false)?);
+    options::set(&connection, libc::TCP_REPAIR, 1)?;
     connect(connection.as_raw_fd(), &SockaddrStorage::from(to))?;
     let port = connection.local_addr()?.port();
     // Leaving the mode sends a window probe: an ACK.
-    repair(&connection, 0)?;
+    options::set(&connection, libc::TCP_REPAIR, 0)?;
     Ok((connection, port))
-}
-
-fn repair(connection: &TcpStream, mode: libc::c_int) -> Result<(), Errno> {
-    // SAFETY: the kernel reads the number, which has this length.
-    let result = unsafe {
-        libc::setsockopt(
-            connection.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_REPAIR,
-            (&raw const mode).cast(),
-            size_of_val(&mode) as libc::socklen_t,
-        )
-    };
-    Errno::result(result).map(drop)
 }
 
 /// Sends a copy of the connection's descriptor.
@@ -529,11 +609,32 @@ fn churn() -> Result<()> {
 }
 
 /// Connects, and tells the local port even when that fails.
-fn connect_from(to: SocketAddr) -> Result<(TcpStream, u16), Failure> {
-    let socket = open(to)?;
+fn connect_from(to: SocketAddr, mptcp: bool) -> Result<(TcpStream, u16), Failure> {
+    let socket = open(to, mptcp)?;
     let connected = connect(socket.as_raw_fd(), &SockaddrStorage::from(to));
-    let local: SockaddrStorage = getsockname(socket.as_raw_fd())?;
-    let port = local
+    let port = local_port(&socket)?;
+    match connected {
+        Ok(()) => Ok((TcpStream::from(socket), port)),
+        Err(errno) => Err(Failure::Refused(errno, Some(port))),
+    }
+}
+
+/// Begins to connect, and gives the socket as it is then.
+fn begin(to: SocketAddr) -> Result<(TcpStream, u16), Failure> {
+    let connection = TcpStream::from(open(to, false)?);
+    connection.set_nonblocking(true)?;
+    match connect(connection.as_raw_fd(), &SockaddrStorage::from(to)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    connection.set_nonblocking(false)?;
+    let port = local_port(&connection)?;
+    Ok((connection, port))
+}
+
+fn local_port(socket: &impl AsRawFd) -> Result<u16> {
+    let local: SockaddrStorage = getsockname(socket.as_raw_fd()).context("no local end")?;
+    local
         .as_sockaddr_in()
         .map(nix::sys::socket::SockaddrIn::port)
         .or_else(|| {
@@ -541,27 +642,35 @@ fn connect_from(to: SocketAddr) -> Result<(TcpStream, u16), Failure> {
                 .as_sockaddr_in6()
                 .map(nix::sys::socket::SockaddrIn6::port)
         })
-        .context("the local end is no inet address")?;
-    match connected {
-        Ok(()) => Ok((TcpStream::from(socket), port)),
-        Err(errno) => Err(Failure::Refused(errno, Some(port))),
-    }
+        .context("the local end is no inet address")
 }
 
-fn open(to: SocketAddr) -> Result<OwnedFd, Errno> {
+fn open(to: SocketAddr, mptcp: bool) -> Result<OwnedFd, Errno> {
     let family = if to.is_ipv4() {
         AddressFamily::Inet
     } else {
         AddressFamily::Inet6
     };
-    socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+    if !mptcp {
+        return socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    }
+    // SAFETY: it takes numbers alone.
+    let result = unsafe {
+        libc::socket(
+            family as libc::c_int,
+            libc::SOCK_STREAM | libc::SOCK_CLOEXEC,
+            libc::IPPROTO_MPTCP,
+        )
+    };
+    // SAFETY: the kernel has just given it, and nobody else has it.
+    Errno::result(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Connects `count` times, as fast as it can.
 fn flood(to: SocketAddr, count: u32) -> Result<()> {
     let address = SockaddrStorage::from(to);
     for done in 0..count {
-        let socket = open(to).context("cannot open a socket")?;
+        let socket = open(to, false).context("cannot open a socket")?;
         match connect(socket.as_raw_fd(), &address) {
             Err(Errno::ECONNREFUSED) => {}
             other => bail!("connect {done} of {count} was not refused: {other:?}"),
@@ -625,7 +734,7 @@ mod tests {
         )
         .unwrap();
         let any = SockaddrStorage::from("127.0.0.1:0".parse::<SocketAddr>().unwrap());
-        nix::sys::socket::bind(unheard.as_raw_fd(), &any).unwrap();
+        bind(unheard.as_raw_fd(), &any).unwrap();
         let bound: SockaddrStorage = getsockname(unheard.as_raw_fd()).unwrap();
         let answer = answer(Role::default().play(&format!("connect {bound}")));
         let port = answer.strip_prefix("fail ECONNREFUSED ").unwrap();

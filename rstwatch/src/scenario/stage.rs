@@ -26,6 +26,13 @@ use crate::{
 /// A port at which nobody listens (discard).
 const NOBODY: u16 = 9;
 
+/// The port of an end that has no socket; above the ports that the kernel chooses.
+const SOCKETLESS: u16 = 64_999;
+
+/// The numbers of a segment that belongs to no connection. That they fit one by chance has the odds
+/// of one to thousands of millions.
+const STRAY: (u32, u32) = (1_000, 2_000);
+
 /// For how long a flood of connects may take.
 const FLOOD: Duration = Duration::from_mins(2);
 
@@ -186,7 +193,15 @@ impl Stage {
             "state": expected.state,
             "owner": null,
             "actor": null,
-            "cause": {"id": expected.cause},
+            "cause": {
+                "id": expected.cause,
+                "confidence": expected.confidence.name(),
+                "evidence": expected
+                    .evidence
+                    .iter()
+                    .map(|piece| self.with_pids(piece))
+                    .collect::<Vec<_>>(),
+            },
         });
         // No kernel gives a reason for what it receives.
         if reasons || expected.direction == Direction::Received {
@@ -215,6 +230,14 @@ impl Stage {
         Ok(event)
     }
 
+    /// `piece` with the processes of its roles.
+    fn with_pids(&self, piece: &str) -> String {
+        self.parts.iter().fold(piece.to_owned(), |piece, part| {
+            let process = format!("{}[{}]", part.name, part.player.pid());
+            piece.replace(&format!("{{{}}}", part.name), &process)
+        })
+    }
+
     fn resolve_end(&self, name: &str) -> Result<Value> {
         let end = self.known_end(name)?;
         Ok(json!({"addr": end.ip().to_string(), "port": end.port()}))
@@ -230,7 +253,18 @@ impl Stage {
             words[..],
             [_] | [
                 _,
-                "await" | "await-unread" | "kill" | "exit" | "accept" | "fork" | "flood",
+                "await"
+                    | "await-unread"
+                    | "kill"
+                    | "exit"
+                    | "crash"
+                    | "accept"
+                    | "fork"
+                    | "flood"
+                    | "begin"
+                    | "inject"
+                    | "forge"
+                    | "mimic",
                 ..
             ]
         );
@@ -240,6 +274,7 @@ impl Stage {
         );
         match words[..] {
             ["cut"] => self.netns_of(Host::B)?.go_deaf(&self.addresses(Host::B)),
+            ["mend"] => self.netns_of(Host::B)?.hear_again(&self.addresses(Host::B)),
             ["replace"] => {
                 self.netns_of(Host::A)?.unwire()?;
                 self.wire(Host::C)
@@ -252,13 +287,37 @@ impl Stage {
                 self.await_row(role, "so much unread data", |row| row.unread == count)
             }
             [role, "kill"] => self.part_mut(role)?.player.kill(Signal::SIGKILL),
-            [role, "exit"] => self.part_mut(role)?.player.end_by("exit"),
+            [role, "exit" | "crash", ..] => {
+                self.part_mut(role)?.player.end_by(&words[1..].join(" "))
+            }
             [role, "listen"] => {
                 let address = self.address(self.part(role)?.host);
                 self.listen(role, SocketAddr::new(address, 0), errno)
             }
             [role, "listen", end] => self.listen(role, self.known_end(end)?, errno),
-            [role, "connect", end] => self.connect(role, end, errno),
+            [role, "connect", end] => self.connect(role, "connect", end, errno),
+            [role, "begin", end] => self.connect(role, "begin", end, None),
+            [role, "inject", from, to, flags, ref payload @ ..] => {
+                let from = self.end_or_new(from)?;
+                let to = self.known_end(to)?;
+                self.inject(role, (from, to), flags, STRAY, payload)
+            }
+            [role, "forge", other, flags, ref payload @ ..] => {
+                let (own, peer) = self.connection(other)?;
+                let (sent, received) = self.sequence(other)?;
+                self.inject(role, (peer, own), flags, (received, sent), payload)
+            }
+            [role, "mimic", other, flags, ref payload @ ..] => {
+                let ends = self.connection(other)?;
+                let numbers = self.sequence(other)?;
+                self.inject(role, ends, flags, numbers, payload)
+            }
+            [role, "destroy", other] => {
+                let (own, peer) = self.connection(other)?;
+                let command = format!("destroy {own} {peer}");
+                let answer = self.part_mut(role)?.player.ask(&command, STEP)?;
+                answer.demand(errno).map(drop)
+            }
             [role, "flood", end, count] => {
                 let command = format!("flood {} {count}", self.known_end(end)?);
                 let answer = self.part_mut(role)?.player.ask(&command, FLOOD)?;
@@ -299,11 +358,34 @@ impl Stage {
         Ok(())
     }
 
-    fn connect(&mut self, role: &str, end: &str, errno: Option<&str>) -> Result<()> {
+    /// The number that the role's connection sends next, and the one that it expects.
+    fn sequence(&mut self, role: &str) -> Result<(u32, u32)> {
+        let answer = self.part_mut(role)?.player.ask("sequence", STEP)?;
+        let numbers = answer.demand(None)?;
+        let (sent, received) = numbers.split_once(' ').context("no numbers")?;
+        Ok((sent.parse()?, received.parse()?))
+    }
+
+    /// Sends a segment between two ends, with its sequence and acknowledgement number.
+    fn inject(
+        &mut self,
+        role: &str,
+        (from, to): (SocketAddr, SocketAddr),
+        flags: &str,
+        (seq, ack): (u32, u32),
+        payload: &[&str],
+    ) -> Result<()> {
+        let payload = payload.first().unwrap_or(&"0");
+        let command = format!("inject {from} {to} {flags} {seq} {ack} {payload}");
+        let answer = self.part_mut(role)?.player.ask(&command, STEP)?;
+        answer.demand(None).map(drop)
+    }
+
+    fn connect(&mut self, role: &str, how: &str, end: &str, errno: Option<&str>) -> Result<()> {
         let remote = self.known_end(end)?;
         let address = self.address(self.part(role)?.host);
         let cast = self.part_mut(role)?;
-        let answer = cast.player.ask(&format!("connect {remote}"), STEP)?;
+        let answer = cast.player.ask(&format!("{how} {remote}"), STEP)?;
         let port = answer.demand(errno)?.parse().context("no port")?;
         let local = SocketAddr::new(address, port);
         cast.connection = Some((local, remote));
@@ -313,11 +395,15 @@ impl Stage {
 
     /// Waits until the kernel's row of the role's connection is as `wanted`.
     fn await_row(&self, role: &str, what: &str, wanted: impl Fn(&Row) -> bool) -> Result<()> {
-        let part = self.part(role)?;
-        let connection = part
+        let connection = self.connection(role)?;
+        tcp_table::await_row(self.part(role)?.player.started(), connection, what, wanted)
+    }
+
+    /// Own end and other end of the role's last connection.
+    fn connection(&self, role: &str) -> Result<(SocketAddr, SocketAddr)> {
+        self.part(role)?
             .connection
-            .with_context(|| format!("{role} has no connection"))?;
-        tcp_table::await_row(part.player.started(), connection, what, wanted)
+            .with_context(|| format!("{role} has no connection"))
     }
 
     /// Joins A with `other`.
@@ -360,9 +446,26 @@ impl Stage {
             .with_context(|| format!("there is no host {host:?}"))
     }
 
+    /// The end of that name, or `NAME+N`.
     fn known_end(&self, name: &str) -> Result<SocketAddr> {
-        self.end(name)
-            .with_context(|| format!("{name} has neither listened nor connected"))
+        let (name, above) = match name.split_once('+') {
+            Some((name, above)) => (name, above.parse().context("no number")?),
+            None => (name, 0),
+        };
+        let mut end = self
+            .end(name)
+            .with_context(|| format!("{name} has neither listened nor connected"))?;
+        end.set_port(end.port() + above);
+        Ok(end)
+    }
+
+    /// The end of a role, which gets one without a socket if it has none.
+    fn end_or_new(&mut self, role: &str) -> Result<SocketAddr> {
+        if !self.ends.contains_key(role) {
+            let end = SocketAddr::new(self.address(self.part(role)?.host), SOCKETLESS);
+            self.ends.insert(role.to_owned(), end);
+        }
+        self.known_end(role)
     }
 
     fn part(&self, name: &str) -> Result<&Part> {

@@ -1,11 +1,21 @@
 //! What was expected against what was seen, both as the JSON objects of the event contract.
 //!
 //! An expectation is part of an event: it must be found in one, and every event must be expected.
+//! Where it has a list of texts, each must be part of one of the event's.
 
 use serde_json::Value;
 
 /// The fields by which an event is known to be the expected one, whatever else differs.
 const IDENTITY: [&str; 3] = ["direction", "local", "remote"];
+
+/// Where an event lacks what was expected of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The field, with those that it is in: `owner.pid`.
+    pub path: String,
+    /// What is there, and what should be.
+    pub text: String,
+}
 
 /// What is wrong with `seen`, in sentences; nothing when each of `expected` is there once and
 /// nothing else is.
@@ -13,18 +23,14 @@ pub fn compare(expected: &[Value], seen: &[Value]) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut left: Vec<&Value> = seen.iter().collect();
     for wanted in expected {
-        let found = left
-            .iter()
-            .position(|event| IDENTITY.iter().all(|key| wanted[key] == event[key]));
-        let Some(at) = found else {
+        let Some(event) = take(wanted, &mut left) else {
             complaints.push(format!("never shown: {wanted}"));
             continue;
         };
-        let event = left.swap_remove(at);
-        let mut differences = Vec::new();
-        collect_differences("", wanted, event, &mut differences);
+        let differences = differences(wanted, event);
         if !differences.is_empty() {
-            complaints.push(format!("{} in {event}", differences.join("; ")));
+            let texts: Vec<&str> = differences.iter().map(|d| d.text.as_str()).collect();
+            complaints.push(format!("{} in {event}", texts.join("; ")));
         }
     }
     complaints.extend(
@@ -34,8 +40,28 @@ pub fn compare(expected: &[Value], seen: &[Value]) -> Vec<String> {
     complaints
 }
 
-/// Adds where `seen` lacks what `wanted` has. What only `seen` has is passed over.
-fn collect_differences(path: &str, wanted: &Value, seen: &Value, to: &mut Vec<String>) {
+/// Takes the event that is `wanted` out of those that are `left`.
+pub fn take<'a>(wanted: &Value, left: &mut Vec<&'a Value>) -> Option<&'a Value> {
+    let at = left
+        .iter()
+        .position(|event| IDENTITY.iter().all(|key| wanted[key] == event[key]))?;
+    Some(left.swap_remove(at))
+}
+
+/// Where `seen` lacks what `wanted` has. What only `seen` has is passed over.
+pub fn differences(wanted: &Value, seen: &Value) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    collect_differences("", wanted, seen, &mut differences);
+    differences
+}
+
+fn collect_differences(path: &str, wanted: &Value, seen: &Value, to: &mut Vec<Difference>) {
+    let mut differ = |text: String| {
+        to.push(Difference {
+            path: path.to_owned(),
+            text,
+        });
+    };
     match (wanted, seen) {
         (Value::Object(fields), Value::Object(_)) => {
             for (key, wanted) in fields {
@@ -46,11 +72,23 @@ fn collect_differences(path: &str, wanted: &Value, seen: &Value, to: &mut Vec<St
                 };
                 match seen.get(key) {
                     Some(seen) => collect_differences(&path, wanted, seen, to),
-                    None => to.push(format!("{path} is missing")),
+                    None => to.push(Difference {
+                        text: format!("{path} is missing"),
+                        path,
+                    }),
                 }
             }
         }
-        _ if wanted != seen => to.push(format!("{path} is {seen}, not {wanted}")),
+        (Value::Array(pieces), Value::Array(lines)) => {
+            let holds =
+                |line: &Value, piece: &str| line.as_str().is_some_and(|l| l.contains(piece));
+            for piece in pieces.iter().filter_map(Value::as_str) {
+                if !lines.iter().any(|line| holds(line, piece)) {
+                    differ(format!("{path} lacks \"{piece}\""));
+                }
+            }
+        }
+        _ if wanted != seen => differ(format!("{path} is {seen}, not {wanted}")),
         _ => {}
     }
 }
@@ -102,6 +140,22 @@ mod tests {
         event.as_object_mut().unwrap().remove("owner");
         let complaints = compare(&[wanted(1, "a")], &[event]);
         assert!(complaints[0].starts_with("owner is missing"));
+    }
+
+    #[test]
+    fn each_wanted_piece_must_be_in_a_line_of_the_evidence() {
+        let with = |lines: &[&str]| {
+            let mut event = event(1, "a");
+            event["cause"]["evidence"] = json!(lines);
+            event
+        };
+        let wanted = with(&["met no", "kernel"]);
+        let seen = with(&["kernel reason X", "the segment met no socket"]);
+        assert_eq!(differences(&wanted, &seen), []);
+        let differences = differences(&wanted, &with(&["kernel reason X"]));
+        assert_eq!(differences.len(), 1);
+        assert_eq!(differences[0].path, "cause.evidence");
+        assert_eq!(differences[0].text, "cause.evidence lacks \"met no\"");
     }
 
     #[test]

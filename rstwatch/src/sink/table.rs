@@ -64,6 +64,8 @@ pub struct TableOptions {
     pub wide: bool,
     /// With the date before the time.
     pub date: bool,
+    /// With the sentence in a line of its own below each row.
+    pub sentence: bool,
 }
 
 /// Appends events as rows. It remembers the second that it last printed and how wide its columns
@@ -146,6 +148,10 @@ impl Table {
             row.cell(plain, summary(event, verdict));
         }
         row.end();
+        if self.options.sentence {
+            // Appending to a buffer in memory does not fail.
+            let _ = writeln!(out, "    {}", summary(event, verdict));
+        }
     }
 
     /// Works out the date and time of `second` of the Unix epoch, unless it is the last one again.
@@ -385,7 +391,7 @@ mod tests {
         let options = TableOptions {
             wide: true,
             date: true,
-            colour: false,
+            ..TableOptions::default()
         };
         let mut events = events();
         events[1].actor.as_mut().expect("an actor").exiting = true;
