@@ -101,53 +101,53 @@ unsafe fn is_for_this_host<M: Memory, const VERSION: u8>(skb: KernelPtr) -> bool
 unsafe fn draws_an_answer<M: Memory>(skb: KernelPtr) -> bool {
     let mut tcp = [0u8; TCP_HEADER];
     // SAFETY: the caller's promise; the helper checks the address.
-    let at = unsafe {
+    let (head, transport) = unsafe {
         let head = M::read::<u64>(skb, offset_of_field!(skb_head)) as KernelPtr;
         let transport = M::read::<u16>(skb, offset_of_field!(skb_transport_header));
-        let at = head.wrapping_add(transport as usize);
-        if bpf_probe_read_kernel_buf(at, &mut tcp).is_err() {
+        if bpf_probe_read_kernel_buf(head.wrapping_add(transport as usize), &mut tcp).is_err() {
             maps::count(Stat::ReadFailed);
         }
-        at
+        (head, transport as usize)
     };
-    let options = u32::from(tcp[12] >> 4) * 4;
     if tcp[13] & RST != 0 {
         return false;
     }
     // Without either option in the kernel's configuration it does not look for signatures.
-    let verifies = present(offset_of_field!(md5sig_info)) || present(offset_of_field!(ao_info));
-    !verifies
-        || options <= TCP_HEADER as u32
-        // SAFETY: the helper behind it checks the addresses.
-        || !unsafe { is_signed(at.wrapping_add(TCP_HEADER), options - TCP_HEADER as u32) }
+    if !present(offset_of_field!(md5sig_info)) && !present(offset_of_field!(ao_info)) {
+        return true;
+    }
+    let header = ((tcp[12] >> 4) as usize) * 4;
+    // SAFETY: the helper behind it checks the addresses.
+    !unsafe { is_signed(head, transport + TCP_HEADER, transport + header) }
 }
 
-/// Whether there is a signature among the `len` bytes of options (`tcp_parse_md5sig_option`,
-/// `tcp_parse_auth_options`).
+/// Whether there is a signature among the options between two offsets from `head`
+/// (`tcp_parse_md5sig_option`, `tcp_parse_auth_options`).
+///
+/// Both offsets begin with a number that the verifier does not know: so what one way through an option
+/// comes to looks like what any other does, and it goes through each only once.
 ///
 /// # Safety
 ///
 /// None beyond what the helper checks; see [`probe`].
 #[inline(always)]
-unsafe fn is_signed(options: KernelPtr, len: u32) -> bool {
-    let mut at = 0u32;
+unsafe fn is_signed(head: KernelPtr, mut at: usize, end: usize) -> bool {
     // One option has a byte at least.
     for _ in 0..MAX_OPTIONS {
-        if at >= len || at >= MAX_OPTIONS {
+        if at >= end {
             return false;
         }
         // Kind and length; kernel memory goes on behind the options. Read one by one: the verifier
         // of 5.10 does not take an index into the stack that is known at run time only.
         // SAFETY: the helper checks the address.
-        let [kind, size] =
-            unsafe { probe::<u16>(options.wrapping_add(at as usize), 0) }.to_ne_bytes();
+        let [kind, size] = unsafe { probe::<u16>(head.wrapping_add(at), 0) }.to_ne_bytes();
         match kind {
             OPTION_END => return false,
             OPTION_NOP => at += 1,
             OPTION_MD5 => return present(offset_of_field!(md5sig_info)) && size == OPTION_MD5_LEN,
             OPTION_AO if present(offset_of_field!(ao_info)) => return true,
             _ if size < 2 => return false,
-            _ => at += u32::from(size),
+            _ => at += size as usize,
         }
     }
     false

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     globals::offset_of_field,
     maps,
-    memory::{KernelPtr, Memory, read_if_present},
+    memory::{KernelPtr, Memory, Probe, read_if_present},
     segment, socket, task,
 };
 
@@ -81,7 +81,9 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
         let reset = &raw mut (*record).reset;
         fill_reset::<M>(reset, sock as u64, skb, reason, state);
         (*reset).tuple.netns = if state == TIME_WAIT {
-            (*reset).substate = read_if_present::<M, u8>(sock, offset_of_field!(tw_substate));
+            // With the helper: the verifier takes the socket for a full one, and 6.1 and 6.6 have a
+            // pointer at that offset of a full one.
+            (*reset).substate = read_if_present::<Probe, u8>(sock, offset_of_field!(tw_substate));
             socket::netns::<M>(sock)
         } else {
             segment::netns::<M>(skb)

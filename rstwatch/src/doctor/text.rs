@@ -15,7 +15,7 @@ pub struct Look {
 }
 
 /// Columns of the names.
-const NAME: usize = 20;
+const NAME: usize = 26;
 
 impl Report {
     /// As text.
