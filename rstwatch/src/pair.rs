@@ -113,10 +113,15 @@ impl Pairs {
         let ends = self.ends.entry(key).or_default();
         let coming = &mut ends.coming[direction as usize];
         *coming = coming.saturating_sub(1);
+        // When a RST was lost, the next one of the same connection may wait as well: the RST that
+        // arrived is the one that was sent at that time.
         let other = ends
             .held
             .iter()
-            .position(|held| held.event.direction != direction);
+            .enumerate()
+            .filter(|(_, held)| held.event.direction != direction)
+            .min_by_key(|(_, held)| held.event.time_ns.abs_diff(event.time_ns))
+            .map(|(at, _)| at);
         if let Some(other) = other {
             let other = ends.held.swap_remove(other).event;
             self.held -= 1;
@@ -301,6 +306,28 @@ mod tests {
         assert_eq!(bench.seen_and_complete(received(1)), "b");
         assert_eq!(bench.tick(10_000), "");
         assert!(bench.pairs.ends.is_empty());
+    }
+
+    #[test]
+    fn of_two_resets_the_nearer_one_is_joined() {
+        for first in [0, 1] {
+            let mut pairs = Pairs::default();
+            let mut joined = Vec::new();
+            let at = |mut event: Event, us: u64| {
+                event.time_ns += us * 1_000;
+                event
+            };
+            let mut ends = [at(sent(1), 0), at(sent(1), 100)];
+            ends.rotate_left(first);
+            for event in ends.into_iter().chain([at(received(1), 102)]) {
+                pairs.expect(&event);
+                pairs.complete(event, &mut |paired| joined.push(paired));
+            }
+            let [Paired::Both { sent, received }] = &joined[..] else {
+                panic!("{joined:?}");
+            };
+            assert_eq!(received.time_ns - sent.time_ns, 2_000);
+        }
     }
 
     #[test]

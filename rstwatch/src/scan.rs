@@ -18,13 +18,16 @@ const MOST_SENDERS: usize = 256;
 /// The closed ports that each sender tried lately.
 #[derive(Debug)]
 pub struct Scans {
-    slots: HashMap<IpAddr, usize>,
+    slots: HashMap<Source, usize>,
     senders: Vec<Sender>,
 }
 
+/// An address, and the network namespace where it means something in that one only; else 0.
+type Source = (u32, IpAddr);
+
 #[derive(Clone, Copy, Debug)]
 struct Sender {
-    addr: IpAddr,
+    source: Source,
     last_ns: u64,
     /// Ports and when they were tried last; those that were not tried lately may be replaced.
     ports: [(u16, u64); MOST_PORTS],
@@ -52,23 +55,25 @@ impl Scans {
         if event.trigger != Trigger::Segment || !met_nothing || !opens {
             return None;
         }
-        let sender = self.sender(event.remote.addr, event.time_ns);
+        let addr = event.remote.addr;
+        let netns = event.netns.filter(|_| addr.is_loopback()).unwrap_or(0);
+        let sender = self.sender((netns, addr), event.time_ns);
         Some(sender.note(event.local.port, event.time_ns))
     }
 
-    fn sender(&mut self, addr: IpAddr, now_ns: u64) -> &mut Sender {
-        let slot = match self.slots.get(&addr) {
+    fn sender(&mut self, source: Source, now_ns: u64) -> &mut Sender {
+        let slot = match self.slots.get(&source) {
             Some(slot) => *slot,
-            None => self.new_slot(addr),
+            None => self.new_slot(source),
         };
         let sender = &mut self.senders[slot];
         sender.last_ns = now_ns;
         sender
     }
 
-    fn new_slot(&mut self, addr: IpAddr) -> usize {
+    fn new_slot(&mut self, source: Source) -> usize {
         let fresh = Sender {
-            addr,
+            source,
             last_ns: 0,
             ports: [(0, 0); MOST_PORTS],
             used: 0,
@@ -76,7 +81,7 @@ impl Scans {
         let quietest = (0..self.senders.len()).min_by_key(|slot| self.senders[*slot].last_ns);
         let slot = match quietest {
             Some(slot) if self.senders.len() == MOST_SENDERS => {
-                self.slots.remove(&self.senders[slot].addr);
+                self.slots.remove(&self.senders[slot].source);
                 self.senders[slot] = fresh;
                 slot
             }
@@ -85,7 +90,7 @@ impl Scans {
                 self.senders.len() - 1
             }
         };
-        self.slots.insert(addr, slot);
+        self.slots.insert(source, slot);
         slot
     }
 }
@@ -161,6 +166,22 @@ mod tests {
                 "port {port} at {at_ms} ms"
             );
         }
+    }
+
+    #[test]
+    fn loopback_in_another_namespace_is_another_sender() {
+        let mut scans = Scans::default();
+        let mut note = |addr: IpAddr, netns, port| {
+            let mut event = syn(addr, port, 0);
+            event.netns = Some(netns);
+            scans.note(&event)
+        };
+        let loopback = Ipv4Addr::LOCALHOST.into();
+        assert_eq!(note(loopback, 1, 80), Some(1));
+        assert_eq!(note(loopback, 2, 81), Some(1));
+        assert_eq!(note(loopback, 1, 82), Some(2));
+        assert_eq!(note(addr(1), 1, 80), Some(1));
+        assert_eq!(note(addr(1), 2, 81), Some(2));
     }
 
     #[test]

@@ -172,10 +172,7 @@ impl fmt::Display for Fact {
             Self::NoSocket => f.write_str("the segment met no socket"),
             Self::Listener => f.write_str("the segment met a listening socket"),
             Self::Backlog(waiting, limit) => {
-                write!(
-                    f,
-                    "{waiting} connections wait to be accepted, limit {limit}"
-                )
+                write!(f, "{} to be accepted, limit {limit}", Waiting(waiting))
             }
             Self::TimeWait(state) => {
                 let state = state.name();
@@ -300,6 +297,18 @@ impl fmt::Display for Bytes {
             self.0,
             if self.0 == 1 { "byte" } else { "bytes" }
         )
+    }
+}
+
+/// Connections in a queue: `1 connection waits`, `2 connections wait`.
+pub(crate) struct Waiting(pub(crate) u32);
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("1 connection waits"),
+            count => write!(f, "{count} connections wait"),
+        }
     }
 }
 

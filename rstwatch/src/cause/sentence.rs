@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::{
     CauseId, Fact, SCAN_PORTS, Verdict,
-    fact::{Bytes, End, Seconds},
+    fact::{Bytes, End, Seconds, Waiting},
     rules::silence_ns,
 };
 use crate::event::{
@@ -119,7 +119,7 @@ impl Sentence<'_> {
                 write!(f, "the accept queue of {owner} on port {port} is full")?;
                 match self.event.socket.and_then(|socket| socket.backlog) {
                     Some((waiting, limit)) => {
-                        write!(f, ": {waiting} connections wait, the limit is {limit}")
+                        write!(f, ": {}, the limit is {limit}", Waiting(waiting))
                     }
                     None => Ok(()),
                 }

@@ -36,8 +36,8 @@ pub struct SelftestArgs {
     #[arg(short, long)]
     pub json: bool,
 
-    /// Make orphan-limit as well: lowers net.ipv4.tcp_max_orphans of the whole host for some
-    /// microseconds
+    /// Make orphan-limit as well: lowers `net.ipv4.tcp_max_orphans` of the whole host for
+    /// some microseconds
     #[arg(long)]
     pub host_limits: bool,
 }

@@ -108,7 +108,7 @@ impl Ground {
 ///   `nobody`: a port at which nobody ever listens, on the last host that stands at a wire at the
 ///   start.
 /// - `NAME await STATE` waits until the kernel has the role's connection in that state, be it closed
-///   already.
+///   already; CLOSE is that it is in the kernel's table no more.
 /// - `NAME await-unread N` waits until N received bytes are unread in it.
 /// - `NAME kill` kills the process with SIGKILL.
 /// - `NAME begin END` is the beginning of a connect, which nothing waits for.

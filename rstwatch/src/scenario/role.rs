@@ -30,7 +30,7 @@
 //! | `begin ADDR` | begins to connect and does not wait | the local port |
 //! | `user-timeout MS` | `TCP_USER_TIMEOUT` | |
 //! | `no-fin-wait2` | a negative `TCP_LINGER2` | |
-//! | `silence MS` | waits until nothing has come for so long | |
+//! | `send N after MS` | sends when nothing has come for so long | |
 //! | `sequence` | reads the connection's sequence numbers | the next to send, to receive |
 //! | `inject FROM TO FLAGS SEQ ACK N` | sends a segment with N bytes through a raw socket | |
 //! | `destroy LOCAL REMOTE` | destroys a socket of this host, as `ss -K` does | |
@@ -299,8 +299,10 @@ impl Role {
                 options::set(self.connection()?, libc::TCP_USER_TIMEOUT, parse(ms)?)?;
             }
             ["no-fin-wait2"] => options::set(self.connection()?, libc::TCP_LINGER2, -1)?,
-            ["silence", ms] => {
-                options::await_silence(self.connection()?, Duration::from_millis(parse(ms)?))?;
+            ["send", count, "after", ms] => {
+                let connection = self.connection()?;
+                options::await_silence(connection, Duration::from_millis(parse(ms)?))?;
+                connection.write_all(&vec![b'x'; parse(count)?])?;
             }
             ["sequence"] => {
                 let (sent, received) = options::sequence(self.connection()?)?;

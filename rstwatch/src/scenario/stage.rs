@@ -279,12 +279,15 @@ impl Stage {
                 self.netns_of(Host::A)?.unwire()?;
                 self.wire(Host::C)
             }
+            [role, "await", "CLOSE"] => self.await_row(role, "its end", |row| row.is_none()),
             [role, "await", state] => self.await_row(role, &format!("state {state}"), |row| {
-                row.state.name() == state && row.state != TcpState::Listen
+                row.is_some_and(|row| row.state.name() == state && row.state != TcpState::Listen)
             }),
             [role, "await-unread", count] => {
                 let count: u32 = count.parse().context("no number")?;
-                self.await_row(role, "so much unread data", |row| row.unread == count)
+                self.await_row(role, "so much unread data", |row| {
+                    row.is_some_and(|row| row.unread == count)
+                })
             }
             [role, "kill"] => self.part_mut(role)?.player.kill(Signal::SIGKILL),
             [role, "exit" | "crash", ..] => {
@@ -394,7 +397,12 @@ impl Stage {
     }
 
     /// Waits until the kernel's row of the role's connection is as `wanted`.
-    fn await_row(&self, role: &str, what: &str, wanted: impl Fn(&Row) -> bool) -> Result<()> {
+    fn await_row(
+        &self,
+        role: &str,
+        what: &str,
+        wanted: impl Fn(Option<&Row>) -> bool,
+    ) -> Result<()> {
         let connection = self.connection(role)?;
         tcp_table::await_row(self.part(role)?.player.started(), connection, what, wanted)
     }

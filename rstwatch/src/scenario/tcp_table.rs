@@ -45,7 +45,7 @@ pub fn read(pid: u32) -> Result<Vec<Row>> {
 }
 
 /// Waits until the row of a connection, its own end first, in the network namespace of process
-/// `pid` is as `wanted`; `what` says what that means.
+/// `pid` is as `wanted`, `None` while there is none; `what` says what that means.
 ///
 /// # Errors
 ///
@@ -54,14 +54,14 @@ pub fn await_row(
     pid: u32,
     (local, remote): (SocketAddr, SocketAddr),
     what: &str,
-    wanted: impl Fn(&Row) -> bool,
+    wanted: impl Fn(Option<&Row>) -> bool,
 ) -> Result<()> {
     let deadline = Instant::now() + STEP;
     loop {
         let row = read(pid)?
             .into_iter()
             .find(|row| (row.local, row.remote) == (local, remote));
-        if row.as_ref().is_some_and(&wanted) {
+        if wanted(row.as_ref()) {
             return Ok(());
         }
         ensure!(

@@ -40,11 +40,14 @@ pub fn compare(expected: &[Value], seen: &[Value]) -> Vec<String> {
     complaints
 }
 
-/// Takes the event that is `wanted` out of those that are `left`.
+/// Takes the event that is `wanted` out of those that are `left`. Of several resets of one
+/// connection it is the one with the right cause, if there is one: they are shown in any order.
 pub fn take<'a>(wanted: &Value, left: &mut Vec<&'a Value>) -> Option<&'a Value> {
+    let is_it = |event: &&Value| IDENTITY.iter().all(|key| wanted[key] == event[key]);
     let at = left
         .iter()
-        .position(|event| IDENTITY.iter().all(|key| wanted[key] == event[key]))?;
+        .position(|event| is_it(event) && wanted["cause"]["id"] == event["cause"]["id"])
+        .or_else(|| left.iter().position(is_it))?;
     Some(left.swap_remove(at))
 }
 
@@ -122,6 +125,15 @@ mod tests {
             compare(&[wanted(1, "a"), wanted(2, "b")], &seen),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn two_resets_of_one_connection_are_told_apart_by_their_causes() {
+        let seen = [event(1, "b"), event(1, "a")];
+        let expected = [wanted(1, "a"), wanted(1, "b")];
+        assert_eq!(compare(&expected, &seen), Vec::<String>::new());
+        let complaints = compare(&[wanted(1, "c"), wanted(1, "b")], &seen);
+        assert_eq!(complaints.len(), 2);
     }
 
     #[test]

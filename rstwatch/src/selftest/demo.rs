@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{options, plays, raise_file_limit, tracing::Tracing};
+use super::{get_ready, options, plays, tracing::Tracing};
 use crate::{
     cli::{DemoArgs, Environment, Output},
     scenario::{Family, Scenario, catalogue},
@@ -50,7 +50,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// When tracing cannot start, the scenarios cannot be set up, or the run is interrupted.
 pub fn demo(args: &DemoArgs, environment: &Environment<'_>) -> Result<()> {
-    raise_file_limit()?;
+    get_ready()?;
     let (mut plays, failed) = plays::set_up(shown(), &[Family::Ipv4])?;
     // They were set up in any order.
     plays.sort_by_key(|play| SHOWN.iter().position(|name| *name == play.scenario().name));
@@ -150,7 +150,7 @@ impl Write for Front {
         if !state.closed {
             io::stdout().write_all(bytes)?;
         }
-        state.lines += bytes.iter().filter(|byte| **byte == b'\n').count();
+        state.lines += bytes.split(|byte| *byte == b'\n').count() - 1;
         drop(state);
         self.0.came.notify_all();
         Ok(bytes.len())

@@ -146,7 +146,7 @@ mod tests {
         }
         assert_eq!(inbox.of(&[7]).len(), 2);
         assert_eq!(inbox.of(&[7, 8]).len(), 3);
-        inbox.await_events(&[8], 1, Duration::from_secs(60));
+        inbox.await_events(&[8], 1, Duration::from_mins(1));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
@@ -35,7 +35,7 @@ use self::{inbox::Inbox, judge::Run, plays::Play, tracing::Tracing};
 use crate::{
     cause::CauseId,
     cli::{Cli, Command, Environment, SelftestArgs, TraceOptions},
-    scenario::{Family, Scenario, catalogue},
+    scenario::{Family, Scenario, catalogue, netns::Netns},
 };
 
 /// For how long scenarios may be played. One that is not begun by then is not right.
@@ -53,7 +53,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// When tracing cannot start, the scenarios cannot be set up, or the run is interrupted.
 pub fn selftest(args: &SelftestArgs, environment: &Environment<'_>) -> Result<bool> {
     let started = Instant::now();
-    raise_file_limit()?;
+    get_ready()?;
     let families = families();
     let wanted = catalogue::all().filter(|scenario| is_wanted(scenario, args));
     let (plays, failed) = plays::set_up(wanted, families)?;
@@ -133,13 +133,10 @@ fn options(args: &[&str], plays: &[Play], environment: &Environment<'_>) -> Resu
     Ok(args.into_options(environment)?)
 }
 
-/// A process and two pipes for each role: more than the usual 1,024 files may be needed one day.
-fn raise_file_limit() -> Result<()> {
+/// Makes sure that there are files for two pipes for each role, and that network namespaces can be
+/// made: one sentence says more than a failure for each scenario.
+fn get_ready() -> Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the file limit")?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("cannot raise the file limit")?;
-    ensure!(
-        nix::unistd::geteuid().is_root(),
-        "making network namespaces and tracing in them needs root"
-    );
-    Ok(())
+    Netns::new().map(drop).context("run it as root")
 }

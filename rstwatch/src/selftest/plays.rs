@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    env,
+    env, io,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, RecvTimeoutError},
@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Error, Result, bail};
+use nix::libc;
 
 use super::{
     PATIENCE,
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     cause,
     run::Abilities,
-    scenario::{Family, Scenario, player::Refused, stage::Stage},
+    scenario::{Expected, Family, Ground, Scenario, player::Refused, stage::Stage},
 };
 
 /// Scenarios that are set up, or played, at once.
@@ -30,6 +31,9 @@ const AT_ONCE: usize = 8;
 
 /// Between two looks whether the tracer is still there.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Why there is no wire between two hosts.
+const NO_WIRE: &str = "the kernel has no veth devices (CONFIG_VETH, or the module veth)";
 
 /// A scenario over one IP version.
 #[derive(Clone, Copy)]
@@ -49,6 +53,17 @@ impl Play {
     pub(super) fn scenario(&self) -> &'static Scenario {
         self.piece.scenario
     }
+
+    /// How many of its events a tracer shows.
+    fn shown(&self, abilities: Abilities) -> usize {
+        let expected = self.piece.scenario.expected.iter();
+        expected.filter(|event| shows(event, abilities)).count()
+    }
+}
+
+/// Whether the kernel tells of such resets at all.
+fn shows(expected: &Expected, abilities: Abilities) -> bool {
+    abilities.without_socket || !expected.is_without_socket()
 }
 
 /// A play that is over. Its processes live on until it is dropped.
@@ -76,15 +91,8 @@ pub(super) fn set_up(
             })
         })
         .collect();
-    // What takes longest begins first.
-    pieces.sort_by_key(|piece| {
-        let waits = |word| !piece.scenario.script.contains(word);
-        (
-            piece.scenario.of_the_host,
-            waits("silence"),
-            waits("ETIMEDOUT"),
-        )
-    });
+    // What is to exist before the tracer starts is made last, so that it is not old by then.
+    pieces.sort_by_key(|piece| !piece.scenario.before.is_empty());
     let results = at_once(pieces, move |piece: Piece| {
         let stage = Stage::new(piece.scenario, piece.family, &exe).and_then(|mut stage| {
             stage.prepare()?;
@@ -97,11 +105,28 @@ pub(super) fn set_up(
     for (piece, stage) in results {
         match stage {
             Ok(stage) => plays.push(Play { piece, stage }),
-            Err(error) => failed.push(piece.played(piece.failure(&error), Duration::ZERO)),
+            Err(error) => {
+                let errno = error.downcast_ref().and_then(io::Error::raw_os_error);
+                let outcome = match errno {
+                    Some(libc::EOPNOTSUPP) if piece.scenario.ground != Ground::Loopback => {
+                        Outcome::Cannot(NO_WIRE.to_owned())
+                    }
+                    _ => piece.failure(&error),
+                };
+                failed.push(piece.played(outcome, Duration::ZERO));
+            }
         }
     }
-    // They were done in any order.
-    plays.sort_by_key(|play| play.piece.scenario.of_the_host);
+    // What exists already is not to grow old, and what waits for the time to pass takes longest.
+    plays.sort_by_key(|play| {
+        let scenario = play.scenario();
+        let waits = |word| !scenario.script.contains(word);
+        (
+            scenario.before.is_empty(),
+            waits(" after "),
+            waits("ETIMEDOUT"),
+        )
+    });
     Ok((plays, failed))
 }
 
@@ -119,22 +144,22 @@ pub(super) fn play_all(
     let (host, own): (Vec<Play>, Vec<Play>) = plays
         .into_iter()
         .partition(|play| play.piece.scenario.of_the_host);
-    let mut done = collect(play_at_once(own, inbox, deadline)?, tracing)?;
+    let all_at_once = |plays| {
+        let (inbox, abilities) = (Arc::clone(inbox), tracing.abilities());
+        let results = at_once(plays, move |play: Play| {
+            let shown = play.shown(abilities);
+            play_one(play, &inbox, shown, deadline)
+        });
+        collect(&results?, tracing)
+    };
+    let mut done = all_at_once(own)?;
     for play in host {
-        done.extend(collect(
-            play_at_once(vec![play], inbox, deadline)?,
-            tracing,
-        )?);
+        done.extend(all_at_once(vec![play])?);
     }
     Ok(done)
 }
 
-fn play_at_once(plays: Vec<Play>, inbox: &Arc<Inbox>, deadline: Instant) -> Result<Receiver<Done>> {
-    let inbox = Arc::clone(inbox);
-    at_once(plays, move |play| play_one(play, &inbox, deadline))
-}
-
-fn collect(results: Receiver<Done>, tracing: &Tracing) -> Result<Vec<Done>> {
+fn collect(results: &Receiver<Done>, tracing: &Tracing) -> Result<Vec<Done>> {
     let mut done = Vec::new();
     loop {
         match results.recv_timeout(LOOK) {
@@ -148,8 +173,8 @@ fn collect(results: Receiver<Done>, tracing: &Tracing) -> Result<Vec<Done>> {
     }
 }
 
-/// Plays one, and waits until its events have been shown.
-fn play_one(mut play: Play, inbox: &Inbox, deadline: Instant) -> Done {
+/// Plays one, and waits until so many events of it have been shown.
+fn play_one(mut play: Play, inbox: &Inbox, shown: usize, deadline: Instant) -> Done {
     let started = Instant::now();
     let outcome = if started < deadline {
         play.stage.play()
@@ -157,8 +182,7 @@ fn play_one(mut play: Play, inbox: &Inbox, deadline: Instant) -> Done {
         Err(Error::msg("there was no time left to play it"))
     };
     if outcome.is_ok() {
-        let expected = play.piece.scenario.expected.len();
-        inbox.await_events(&play.stage.netns(), expected, PATIENCE);
+        inbox.await_events(&play.stage.netns(), shown, PATIENCE);
     }
     Done {
         play,
@@ -244,7 +268,7 @@ impl Done {
                         .zip(piece.scenario.expected)
                         .map(|(event, expected)| Wanted {
                             event,
-                            shows: abilities.without_socket || !expected.is_without_socket(),
+                            shows: shows(expected, abilities),
                         })
                         .collect(),
                     seen: inbox.of(&self.play.stage.netns()),

@@ -71,8 +71,11 @@ pub(super) fn text(rows: &[Row], whole: &Whole) -> String {
     } = whole.counts;
     let _ = write!(
         out,
-        "\n{} causes: {} right, {} right but less sure, {} cannot be made, {} wrong; {:.1} s\n",
-        rows.len(),
+        "\n{}: {} right, {} right but less sure, {} cannot be made, {} wrong; {:.1} s\n",
+        match rows.len() {
+            1 => "1 cause".to_owned(),
+            many => format!("{many} causes"),
+        },
         count(Judgement::Right),
         count(Judgement::LessSure),
         count(Judgement::Cannot),
@@ -138,7 +141,7 @@ pub(super) fn json(rows: &[Row], whole: &Whole) -> String {
 
 /// Seconds to the millisecond.
 fn seconds(time: Duration) -> Value {
-    (time.as_millis() as f64 / 1e3).into()
+    ((time.as_secs_f64() * 1e3).round() / 1e3).into()
 }
 
 fn verdict(judgement: Judgement) -> &'static str {
@@ -151,17 +154,17 @@ fn verdict(judgement: Judgement) -> &'static str {
 }
 
 fn owners(owners: Owners) -> String {
-    let mut words = Vec::new();
-    for (count, word) in [
-        (owners.right, "right"),
-        (owners.none, "none"),
-        (owners.wrong, "WRONG"),
-    ] {
-        if count > 0 {
-            words.push(word);
-        }
-    }
-    words.join(", ")
+    let word = match owners {
+        Owners { wrong: 1.., .. } => "WRONG",
+        Owners {
+            right: 1..,
+            none: 1..,
+            ..
+        } => "right, none",
+        Owners { right: 1.., .. } => "right",
+        _ => "none",
+    };
+    word.to_owned()
 }
 
 /// A row; the last cell is never padded.

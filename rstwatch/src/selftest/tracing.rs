@@ -40,8 +40,10 @@ impl Tracing {
                     .block_on(run::trace_into(
                         options,
                         to,
-                        // Whoever starts it waits for this.
-                        |abilities| drop(tell.send(abilities)),
+                        |abilities| {
+                            // Whoever starts it waits for this.
+                            let _ = tell.send(abilities);
+                        },
                         // Gone unasked, nobody needs the run any more.
                         async { asked.await.unwrap_or(()) },
                     ))

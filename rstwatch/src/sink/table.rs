@@ -57,6 +57,10 @@ const DATE_WIDTH: usize = "2026-11-20 ".len();
 
 /// How the table looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own on the command line, or a command's"
+)]
 pub struct TableOptions {
     /// With colours, for a terminal that wants them.
     pub colour: bool,

@@ -8,6 +8,7 @@ mod load;
 mod options;
 mod output;
 mod scenarios;
+mod selftest;
 mod stage;
 mod start;
 mod tracer;

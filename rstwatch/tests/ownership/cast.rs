@@ -275,8 +275,10 @@ impl Role {
         what: &str,
         wanted: impl Fn(&Row) -> bool,
     ) {
-        tcp_table::await_row(self.player.started(), ends, what, wanted)
-            .unwrap_or_else(|e| panic!("{}: {e:#}", self.name));
+        tcp_table::await_row(self.player.started(), ends, what, |row| {
+            row.is_some_and(&wanted)
+        })
+        .unwrap_or_else(|e| panic!("{}: {e:#}", self.name));
     }
 }
 

@@ -191,6 +191,7 @@ pub(super) const ALL: &[Scenario] = &[
         expected: &[Expected::sent("client", "server", "keepalive-timeout")
             .state("ESTABLISHED")
             .reason("TCP_KEEPALIVE_TIMEOUT")
+            .evidence(&["1 probe without an answer", "peer last heard"])
             .owner("client", Via::Connect)],
         ..Scenario::BLANK
     },
@@ -211,6 +212,7 @@ pub(super) const ALL: &[Scenario] = &[
         expected: &[Expected::sent("server", "client", "keepalive-timeout")
             .state("ESTABLISHED")
             .reason("TCP_KEEPALIVE_TIMEOUT")
+            .evidence(&["1 probe without an answer", "peer last heard"])
             .owner("server", Via::Close)],
         ..Scenario::BLANK
     },

@@ -102,8 +102,7 @@ pub(super) const ALL: &[Scenario] = &[
             server send 5
             client recv 5
             replace
-            client silence 4940
-            client send 5
+            client send 5 after 4940
             client recv 1 -> ECONNRESET
             client close
         ",
