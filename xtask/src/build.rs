@@ -53,7 +53,8 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     Err(rstwatch.exec()).with_context(|| format!("cannot start `{}`", command::render(&rstwatch)))
 }
 
-fn bpf_object(tools: &BpfTools) -> Result<PathBuf> {
+/// Builds the BPF object.
+pub(crate) fn bpf_object(tools: &BpfTools) -> Result<PathBuf> {
     let mut build = tools.toolchain.cargo();
     build.arg("build");
     command::run(for_bpf(&mut build, tools))?;

@@ -11,8 +11,10 @@ mod packages;
 mod project;
 mod rustup;
 mod setup;
+mod static_binary;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -44,6 +46,8 @@ enum Task {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
+    /// Run rstwatch in virtual machines, one for each kernel
+    Vm(vm::Arguments),
     /// Check formatting, lints and documentation
     Lint,
     /// Measure what tracing costs, as root
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Task::Build => build::all().map(drop),
         Task::Run { args } => build::run(&args),
         Task::Test { args } => test::run(&args),
+        Task::Vm(arguments) => vm::run(&arguments),
         Task::Lint => lint::run(),
         Task::Bench => bench::run(),
         Task::Load { load, seconds } => load::run(load, seconds),

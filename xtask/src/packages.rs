@@ -49,9 +49,25 @@ const PROGRAMS: [Program; 13] = [
     Program::new("busybox", "busybox-static"),
 ];
 
+/// What runs other kernels.
+const MACHINES: [Program; 3] = [
+    Program::new("qemu-system-x86_64", "qemu-system-x86"),
+    Program::new("busybox", "busybox-static"),
+    Program::new("xz", "xz-utils"),
+];
+
 /// Installs what the tests lack.
 pub(crate) fn find_or_install(apt: &mut Apt) -> Result<()> {
-    let missing: Vec<_> = missing(|name| command::find(name).is_some()).collect();
+    bring(&PROGRAMS, "the tests", apt)
+}
+
+/// Installs what virtual machines lack.
+pub(crate) fn for_machines() -> Result<()> {
+    bring(&MACHINES, "virtual machines", &mut Apt::default())
+}
+
+fn bring(programs: &'static [Program], user: &str, apt: &mut Apt) -> Result<()> {
+    let missing: Vec<_> = missing(programs, |name| command::find(name).is_some()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -59,7 +75,7 @@ pub(crate) fn find_or_install(apt: &mut Apt) -> Result<()> {
     let names = names.join(", ");
     if !Apt::is_here() {
         bail!(
-            "the tests need {names}, and there is no apt-get to install them with: install them \
+            "{user} need {names}, and there is no apt-get to install them with: install them \
              with this system's package manager, then start this again"
         );
     }
@@ -71,12 +87,15 @@ pub(crate) fn find_or_install(apt: &mut Apt) -> Result<()> {
         .iter()
         .filter_map(|program| program.service)
         .collect();
-    apt.install(&packages, &services, &format!("the tests use {names}"))
+    apt.install(&packages, &services, &format!("{user} use {names}"))
 }
 
-/// The programs that `is_here` denies.
-fn missing(is_here: impl Fn(&str) -> bool) -> impl Iterator<Item = &'static Program> {
-    PROGRAMS
+/// Those of `programs` that `is_here` denies.
+fn missing(
+    programs: &'static [Program],
+    is_here: impl Fn(&str) -> bool,
+) -> impl Iterator<Item = &'static Program> {
+    programs
         .iter()
         .filter(move |program| !is_here(program.name))
 }
@@ -87,7 +106,7 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_installed() {
-        let mut found = missing(|name| name != "nginx" && name != "nft");
+        let mut found = missing(&PROGRAMS, |name| name != "nginx" && name != "nft");
         let first = found
             .next()
             .map(|program| (program.package, program.service));

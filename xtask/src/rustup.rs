@@ -64,6 +64,23 @@ pub(crate) fn fetch_nightly(installed: bool) -> Result<()> {
     Ok(())
 }
 
+/// Adds the standard library of `target` to the toolchain in use.
+pub(crate) fn add_target(target: &str) -> Result<()> {
+    if command::find("rustup").is_none() {
+        bail!("there is no rustup");
+    }
+    let mut rustup = Command::new("rustup");
+    rustup.args(["target", "add", target]);
+    eprintln!("setup: trying `{}`", command::render(&rustup));
+    let added = rustup
+        .output()
+        .with_context(|| format!("cannot start `{}`", command::render(&rustup)))?;
+    if !added.status.success() {
+        bail!("{}", error_in(&String::from_utf8_lossy(&added.stderr)));
+    }
+    Ok(())
+}
+
 /// rustup's error, without the progress that it reports before and the causes after.
 fn error_in(stderr: &str) -> &str {
     let mut lines = stderr.lines();

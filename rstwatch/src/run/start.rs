@@ -52,7 +52,6 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         kernel: &kernel,
         ring_bytes: options.ring_size,
         history: options.history,
-        filter: options.filter.in_kernel(),
         log: options.bpf_log,
         raw_only: options.raw_tracepoints,
     };
@@ -118,6 +117,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     };
     let abilities = Abilities {
         reasons: host.reasons,
+        // Where the tracepoint does not tell of them, functions are hooked.
         without_socket: tracer.hooks.iter().all(|hook| hook.outcome.is_ok()),
     };
     let interpreter = Interpreter {
