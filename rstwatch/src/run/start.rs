@@ -52,6 +52,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         kernel: &kernel,
         ring_bytes: options.ring_size,
         history: options.history,
+        filter: options.filter.in_kernel(),
         log: options.bpf_log,
         raw_only: options.raw_tracepoints,
     };
