@@ -9,7 +9,7 @@
 use std::{
     fmt,
     net::IpAddr,
-    num::NonZeroU64,
+    num::{NonZeroU32, NonZeroU64},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -38,6 +38,9 @@ pub const EXIT_USAGE: u8 = 2;
 /// The largest ring buffer that may be asked for, in bytes. The kernel would take more (up to a
 /// `u32`), and charge all of it to this process.
 const MAX_RING_SIZE: u32 = 1 << 30;
+
+/// Rows a second that a terminal gets: more cannot be read.
+const DEFAULT_MAX_RATE: u32 = 100;
 
 /// Where `ip netns` keeps the names of network namespaces.
 const NETNS_DIR: &str = "/run/netns";
@@ -274,10 +277,16 @@ pub struct TraceArgs {
     #[arg(long, value_name = "N", help_heading = "When to stop")]
     count: Option<NonZeroU64>,
 
-    /// Print a summary each time this time has passed, and not at the end only
+    /// Print the shape of what came and a summary each time this time has passed, and not at the
+    /// end only
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     #[arg(help_heading = "How to show it")]
     interval: Option<Duration>,
+
+    /// Print at most so many resets a second, count the rest by cause; 0 is no limit [default: 100
+    /// for a table on a terminal, else 0]
+    #[arg(long, value_name = "N", help_heading = "How to show it")]
+    max_rate: Option<u32>,
 
     /// Create this file once every hook is in place
     #[arg(long, value_name = "PATH", help_heading = "Running it")]
@@ -375,8 +384,10 @@ pub struct TraceOptions {
     pub duration: Option<Duration>,
     /// Stop after so many events were shown.
     pub count: Option<NonZeroU64>,
-    /// Print a summary each time this has passed; more than zero.
+    /// Print the shape and a summary each time this has passed; more than zero.
     pub interval: Option<Duration>,
+    /// Show at most so many events a second.
+    pub max_rate: Option<NonZeroU32>,
     /// Create this file once every hook is in place.
     pub ready_file: Option<PathBuf>,
     /// Attach as raw tracepoints only.
@@ -420,6 +431,11 @@ impl TraceArgs {
                 date: self.timestamp,
             })
         };
+        let by_itself = match output {
+            Output::Table(_) if environment.is_terminal => DEFAULT_MAX_RATE,
+            _ => 0,
+        };
+        let max_rate = NonZeroU32::new(self.max_rate.unwrap_or(by_itself));
         let netns = self
             .netns
             .iter()
@@ -456,6 +472,7 @@ impl TraceArgs {
             duration: self.duration,
             count: self.count,
             interval: self.interval,
+            max_rate,
             ready_file: self.ready_file,
             raw_tracepoints: self.raw_tracepoints,
             bpf_log: self.bpf_log,
@@ -708,6 +725,7 @@ mod tests {
                 duration: None,
                 count: None,
                 interval: None,
+                max_rate: NonZeroU32::new(100),
                 ready_file: None,
                 raw_tracepoints: false,
                 bpf_log: false,
@@ -933,6 +951,30 @@ mod tests {
             error(&["--duration", text]);
             error(&["--interval", text]);
         }
+    }
+
+    #[test]
+    fn the_rate_is_limited_on_a_terminal_only() {
+        let limit = |args: &[&str], is_terminal| {
+            let cli = Cli::try_parse_from(["rstwatch"].iter().chain(args)).expect("valid");
+            let Command::Trace(args) = cli.into_command() else {
+                panic!("another command");
+            };
+            let environment = Environment {
+                is_terminal,
+                ..environment()
+            };
+            let options = args.into_options(&environment).expect("valid");
+            options.max_rate.map_or(0, NonZeroU32::get)
+        };
+        assert_eq!(limit(&[], true), 100);
+        assert_eq!(limit(&[], false), 0);
+        assert_eq!(limit(&["-j"], true), 0);
+        assert_eq!(limit(&["--max-rate", "0"], true), 0);
+        for args in [&["--max-rate", "5"][..], &["-j", "--max-rate", "5"]] {
+            assert_eq!((limit(args, true), limit(args, false)), (5, 5));
+        }
+        error(&["--max-rate", "fast"]);
     }
 
     #[test]

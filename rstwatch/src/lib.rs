@@ -31,3 +31,4 @@ pub mod run;
 pub mod scan;
 pub mod scenario;
 pub mod sink;
+pub mod storm;

@@ -2,7 +2,10 @@
 //! filter, sink. No I/O but what `owner::details` reads, no waiting: time and found owners come
 //! from outside.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    num::NonZeroU32,
+};
 
 use bytes::BytesMut;
 
@@ -22,6 +25,7 @@ use crate::{
     pair::{Paired, Pairs},
     scan::Scans,
     sink::{Sink, summary::Summary},
+    storm::{Counted, Now, Watch, limit::Limit},
 };
 
 /// How many resets had which cause, by direction. An array: counting is on the way of every event.
@@ -59,6 +63,8 @@ pub struct Tally {
     pub shown: u64,
     /// Resets that the filter kept back.
     pub filtered: u64,
+    /// Resets that the limit of rows a second kept back.
+    pub limited: u64,
     /// Records that could not be decoded.
     pub undecoded: u64,
     /// Sent resets by the inode of their network namespace.
@@ -106,6 +112,9 @@ struct End {
     host: HostFacts,
     filter: Filter,
     sink: Sink,
+    storm: Watch,
+    /// How many rows a second are shown, when that is limited.
+    limit: Option<Limit>,
     tally: Tally,
     /// Events to show at the most.
     most: u64,
@@ -165,12 +174,19 @@ impl End {
 
     fn show(&mut self, event: &Event, verdict: &Verdict) {
         self.tally.causes.add(event.direction, verdict.id);
+        self.storm.note(event, verdict);
         if event.direction == Direction::Sent
             && let Some(netns) = event.netns
         {
             *self.tally.sent_by_netns.entry(netns).or_default() += 1;
         }
-        if self.tally.shown < self.most && self.filter.matches(event, verdict) {
+        if self.tally.shown >= self.most || !self.filter.matches(event, verdict) {
+            self.tally.filtered += 1;
+        } else if let Some(limit) = &mut self.limit
+            && !limit.lets_through(event.direction, verdict.id)
+        {
+            self.tally.limited += 1;
+        } else {
             self.tally.shown += 1;
             self.sink.event(&mut self.buffer, event, verdict);
             if let Some(notes) = &mut self.notes
@@ -180,14 +196,25 @@ impl End {
                 let (local, remote) = (event.local, event.remote);
                 notes.push(format!("no owner for {local} {remote}: {why}"));
             }
-        } else {
-            self.tally.filtered += 1;
+        }
+    }
+
+    /// Says how many rows were held back until now, when some were.
+    fn say_limited(&mut self, now_ns: Option<u64>) {
+        if let Some(limit) = &mut self.limit
+            && let Some(limited) = match now_ns {
+                Some(now_ns) => limit.tick(now_ns),
+                None => limit.finish(),
+            }
+        {
+            self.sink.limited(&mut self.buffer, &limited);
         }
     }
 }
 
 impl Pipeline {
-    /// Puts the stages together. At most `most` events are shown.
+    /// Puts the stages together. At most `most` events are shown, and of them at most `max_rate` in
+    /// a second.
     pub fn new(
         interpreter: Interpreter,
         snapshot: Holders,
@@ -196,6 +223,7 @@ impl Pipeline {
         filter: Filter,
         sink: Sink,
         most: u64,
+        max_rate: Option<NonZeroU32>,
     ) -> Self {
         Self {
             interpreter,
@@ -209,6 +237,8 @@ impl Pipeline {
                     host,
                     filter,
                     sink,
+                    storm: Watch::default(),
+                    limit: max_rate.map(|rate| Limit::new(rate.get())),
                     tally: Tally::default(),
                     most,
                     buffer: BytesMut::new(),
@@ -288,6 +318,38 @@ impl Pipeline {
         let rear = &mut self.rear;
         self.owners.finish(&mut |event| rear.complete(event));
         rear.finish();
+        rear.end.say_limited(None);
+    }
+
+    /// Whether [`Self::watch_storm`] has something to do.
+    pub fn is_storm_due(&self, monotonic_ns: u64) -> bool {
+        self.rear.end.storm.is_due(monotonic_ns)
+    }
+
+    /// Looks whether a storm has begun, changed or ended, and says so. `counted`: the kernel side's
+    /// exact totals, when there are any; always or never.
+    pub fn watch_storm(&mut self, monotonic_ns: u64, counted: Option<Counted>) {
+        let now = self.now(monotonic_ns);
+        let end = &mut self.rear.end;
+        end.say_limited(Some(monotonic_ns));
+        if let Some(report) = end.storm.tick(now, counted) {
+            end.sink.report(&mut end.buffer, &report);
+        }
+    }
+
+    /// Says what the resets of late have in common.
+    pub fn shape(&mut self, monotonic_ns: u64) {
+        let now = self.now(monotonic_ns);
+        let end = &mut self.rear.end;
+        let report = end.storm.report(now);
+        end.sink.report(&mut end.buffer, &report);
+    }
+
+    fn now(&self, monotonic_ns: u64) -> Now {
+        Now {
+            monotonic_ns,
+            wall_ns: self.interpreter.clock.wall_ns(monotonic_ns),
+        }
     }
 
     /// What went through so far.

@@ -136,6 +136,7 @@ impl Baseline {
                 .collect(),
             shown: tally.shown,
             filtered: tally.filtered,
+            limited: tally.limited,
             lost,
             namespaces: self.namespaces(&tally.sent_by_netns, before_end, after_end),
         })

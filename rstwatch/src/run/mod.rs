@@ -172,6 +172,9 @@ impl Run {
         } else {
             self.pipeline.seen_to_ns()
         });
+        if self.pipeline.is_storm_due(now_ns) {
+            self.pipeline.watch_storm(now_ns, None);
+        }
         self.search_on().await?;
         if !self.now_and_then()? {
             return Ok(false);
@@ -257,6 +260,7 @@ impl Run {
         {
             // Counted from when it was due, so that it does not drift; a late one is not made up.
             self.next_interval = Some((next + interval).max(now));
+            self.pipeline.shape(clock::monotonic_ns()?);
             let counts = netns::sent_resets();
             self.summarise(self.tracer.skipped(), &counts, &counts)?;
         }

@@ -122,6 +122,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         options.filter.clone(),
         sink(options.output),
         options.count.map_or(u64::MAX, NonZeroU64::get),
+        options.max_rate,
     );
     Ok(Started {
         tracer,

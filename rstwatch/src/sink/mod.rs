@@ -3,16 +3,22 @@
 //!
 //! - [`json`]: one object a line, for scripts.
 //! - [`table`]: one row a reset, for people.
+//! - [`storm`]: what a storm is like, for both.
 //! - [`summary`]: what a run saw, for both.
 
 pub mod json;
+pub mod storm;
 pub mod summary;
 pub mod table;
 
 use bytes::BytesMut;
 
 use self::{json::Json, summary::Summary, table::Table};
-use crate::{cause::Verdict, event::Event};
+use crate::{
+    cause::Verdict,
+    event::Event,
+    storm::{Report, limit::Limited},
+};
 
 /// Where events go.
 #[derive(Debug)]
@@ -37,6 +43,22 @@ impl Sink {
         match self {
             Self::Json(json) => json.append(out, event, verdict),
             Self::Table(table) => table.append(out, event, verdict),
+        }
+    }
+
+    /// Appends what a storm, or the time since the last report, is like.
+    pub fn report(&self, out: &mut BytesMut, report: &Report) {
+        match self {
+            Self::Json(_) => storm::append_json(out, report),
+            Self::Table(table) => table.report(out, report),
+        }
+    }
+
+    /// Appends how many events were held back.
+    pub fn limited(&self, out: &mut BytesMut, limited: &Limited) {
+        match self {
+            Self::Json(_) => storm::append_limited_json(out, limited),
+            Self::Table(table) => table.limited(out, limited),
         }
     }
 

@@ -81,6 +81,8 @@ pub struct Summary {
     pub shown: u64,
     /// Events that the filter held back.
     pub filtered: u64,
+    /// Events that were not shown because too many came in a second (`--max-rate`).
+    pub limited: u64,
     /// Detail that was lost, by what; kinds with a count of 0 are not printed as text.
     pub lost: Vec<Lost>,
     /// Network namespaces in which resets were sent.
@@ -121,6 +123,8 @@ impl Summary {
         w.number(self.shown);
         w.raw(",\"filtered\":");
         w.number(self.filtered);
+        w.raw(",\"limited\":");
+        w.number(self.limited);
         w.raw(",\"lost_detail\":{\"total\":");
         w.number(self.lost_total());
         for lost in &self.lost {
@@ -186,7 +190,11 @@ impl fmt::Display for Summary {
                 cause.id.name()
             )?;
         }
-        writeln!(f, "{} shown, {} filtered out", self.shown, self.filtered)?;
+        write!(f, "{} shown, {} filtered out", self.shown, self.filtered)?;
+        if self.limited > 0 {
+            write!(f, ", {} held back by --max-rate", self.limited)?;
+        }
+        writeln!(f)?;
         if self.lost_total() == 0 {
             writeln!(f, "no detail was lost")?;
         }
@@ -279,6 +287,7 @@ mod tests {
             ],
             shown: 1_150,
             filtered: 50,
+            limited: 3,
             lost: vec![
                 Lost {
                     name: "ring_full",
