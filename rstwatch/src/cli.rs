@@ -6,6 +6,8 @@
 //!
 //! Exit status: 0 fine, [`EXIT_FAILED`], [`EXIT_USAGE`].
 
+pub mod top;
+
 use std::{
     fmt,
     net::IpAddr,
@@ -121,6 +123,9 @@ pub enum Command {
     /// Print every reset as it happens (the default)
     #[command(after_help = AFTER_HELP, after_long_help = AFTER_LONG_HELP)]
     Trace(TraceArgs),
+    /// Watch on a full screen what is reset now: rates, causes, owners, ports, peers
+    #[command(after_help = top::AFTER_HELP, after_long_help = top::AFTER_LONG_HELP)]
+    Top(top::TopArgs),
     /// Explain a cause, a kernel reason, an error or a text from a log; needs no privileges
     #[command(after_help = AFTER_EXPLAIN)]
     Explain(ExplainArgs),
@@ -158,13 +163,13 @@ impl ExplainArgs {
     }
 }
 
-/// The arguments of `trace`, as they were written.
+/// Which resets to show, as it was written.
 #[derive(Args, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a switch of its own on the command line"
 )]
-pub struct TraceArgs {
+pub struct FilterArgs {
     /// Show resets of this process: it owns or holds the socket, or caused the reset
     #[arg(
         short,
@@ -235,6 +240,13 @@ pub struct TraceArgs {
     #[arg(long, value_name = "NAME", help_heading = "What to show")]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     unit: Vec<String>,
+}
+
+/// The arguments of `trace`, as they were written.
+#[derive(Args, Debug)]
+pub struct TraceArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
 
     /// Print the date before the time
     #[arg(short = 'T', long, help_heading = "How to show it")]
@@ -288,6 +300,13 @@ pub struct TraceArgs {
     #[arg(long, value_name = "N", help_heading = "How to show it")]
     max_rate: Option<u32>,
 
+    #[command(flatten)]
+    running: RunningArgs,
+}
+
+/// How to run, as it was written.
+#[derive(Args, Debug)]
+pub struct RunningArgs {
     /// Create this file once every hook is in place
     #[arg(long, value_name = "PATH", help_heading = "Running it")]
     ready_file: Option<PathBuf>,
@@ -409,6 +428,44 @@ pub enum Output {
     Table(TableOptions),
     /// As JSON.
     Json,
+    /// On a full screen.
+    Screen,
+}
+
+impl FilterArgs {
+    /// The filter that these arguments mean.
+    fn into_filter(self, environment: &Environment<'_>) -> Result<Filter, clap::Error> {
+        let netns = self
+            .netns
+            .iter()
+            .map(|name| find_netns(name, environment))
+            .collect::<Result<_, _>>()?;
+        Ok(Filter {
+            pids: self.pid,
+            comms: self
+                .comm
+                .iter()
+                .map(|name| CommPattern::new(name))
+                .collect(),
+            local_ports: self.local_port,
+            remote_ports: self.remote_port,
+            families: switched_on([(self.ipv4, Family::V4), (self.ipv6, Family::V6)]),
+            nets: self.addr,
+            directions: switched_on([
+                (self.sent, Direction::Sent),
+                (self.received, Direction::Received),
+            ]),
+            causes: self.cause,
+            netns,
+            cgroups: self.cgroup,
+            containers: self.container,
+            units: self
+                .unit
+                .iter()
+                .map(|name| UnitPattern::new(name))
+                .collect(),
+        })
+    }
 }
 
 impl TraceArgs {
@@ -436,36 +493,7 @@ impl TraceArgs {
             _ => 0,
         };
         let max_rate = NonZeroU32::new(self.max_rate.unwrap_or(by_itself));
-        let netns = self
-            .netns
-            .iter()
-            .map(|name| find_netns(name, environment))
-            .collect::<Result<_, _>>()?;
-        let filter = Filter {
-            pids: self.pid,
-            comms: self
-                .comm
-                .iter()
-                .map(|name| CommPattern::new(name))
-                .collect(),
-            local_ports: self.local_port,
-            remote_ports: self.remote_port,
-            families: switched_on([(self.ipv4, Family::V4), (self.ipv6, Family::V6)]),
-            nets: self.addr,
-            directions: switched_on([
-                (self.sent, Direction::Sent),
-                (self.received, Direction::Received),
-            ]),
-            causes: self.cause,
-            netns,
-            cgroups: self.cgroup,
-            containers: self.container,
-            units: self
-                .unit
-                .iter()
-                .map(|name| UnitPattern::new(name))
-                .collect(),
-        };
+        let filter = self.filter.into_filter(environment)?;
         Ok(TraceOptions {
             filter,
             output,
@@ -473,12 +501,12 @@ impl TraceArgs {
             count: self.count,
             interval: self.interval,
             max_rate,
-            ready_file: self.ready_file,
-            raw_tracepoints: self.raw_tracepoints,
-            bpf_log: self.bpf_log,
-            ring_size: ring_size(self.ring_size, environment.page_size)?,
-            history: self.history,
-            verbose: self.verbose,
+            ready_file: self.running.ready_file,
+            raw_tracepoints: self.running.raw_tracepoints,
+            bpf_log: self.running.bpf_log,
+            ring_size: ring_size(self.running.ring_size, environment.page_size)?,
+            history: self.running.history,
+            verbose: self.running.verbose,
         })
     }
 }

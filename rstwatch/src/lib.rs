@@ -32,3 +32,4 @@ pub mod scan;
 pub mod scenario;
 pub mod sink;
 pub mod storm;
+pub mod top;

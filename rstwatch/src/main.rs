@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use nix::unistd::{SysconfVar, sysconf};
 use rstwatch::{
-    cli::{Cli, Command, EXIT_FAILED, Environment, ExplainArgs, TraceOptions},
+    cli::{Cli, Command, EXIT_FAILED, Environment, ExplainArgs},
     explain,
     load::preflight::StartError,
     netns, run,
@@ -28,17 +28,18 @@ fn main() -> ExitCode {
     }
     match Cli::parse().into_command() {
         Command::Trace(args) => {
-            let environment = Environment {
-                is_terminal: stdout().is_terminal(),
-                no_color: no_color(),
-                page_size: page_size(),
-                netns_inode: &netns::inode_of,
-            };
             let options = args
-                .into_options(&environment)
+                .into_options(&environment())
                 .unwrap_or_else(|error| error.exit());
             let verbose = options.verbose;
-            exit(trace(options), verbose)
+            exit(block_on(run::trace(options)), verbose)
+        }
+        Command::Top(args) => {
+            let options = args
+                .into_options(&environment())
+                .unwrap_or_else(|error| error.exit());
+            let verbose = options.trace.verbose;
+            exit(block_on(run::top::top(options)), verbose)
         }
         Command::Explain(args) => explain(&args),
     }
@@ -64,12 +65,21 @@ fn no_color() -> bool {
     env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-fn trace(options: TraceOptions) -> Result<()> {
+fn environment() -> Environment<'static> {
+    Environment {
+        is_terminal: stdout().is_terminal(),
+        no_color: no_color(),
+        page_size: page_size(),
+        netns_inode: &netns::inode_of,
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the tasks' runtime")?
-        .block_on(run::trace(options))
+        .block_on(work)
 }
 
 fn page_size() -> u32 {

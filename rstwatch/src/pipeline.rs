@@ -24,7 +24,7 @@ use crate::{
     },
     pair::{Paired, Pairs},
     scan::Scans,
-    sink::{Sink, summary::Summary},
+    sink::{Sink, recent::Recent, summary::Summary},
     storm::{Counted, Now, Watch, limit::Limit},
 };
 
@@ -174,13 +174,17 @@ impl End {
 
     fn show(&mut self, event: &Event, verdict: &Verdict) {
         self.tally.causes.add(event.direction, verdict.id);
-        self.storm.note(event, verdict);
         if event.direction == Direction::Sent
             && let Some(netns) = event.netns
         {
             *self.tally.sent_by_netns.entry(netns).or_default() += 1;
         }
-        if self.tally.shown >= self.most || !self.filter.matches(event, verdict) {
+        let matches = self.filter.matches(event, verdict);
+        // A storm outside of the filter is said as well; a screen has room for what was asked for.
+        if matches || !matches!(self.sink, Sink::Recent(_)) {
+            self.storm.note(event, verdict);
+        }
+        if self.tally.shown >= self.most || !matches {
             self.tally.filtered += 1;
         } else if let Some(limit) = &mut self.limit
             && !limit.lets_through(event.direction, verdict.id)
@@ -345,11 +349,22 @@ impl Pipeline {
         end.sink.report(&mut end.buffer, &report);
     }
 
-    fn now(&self, monotonic_ns: u64) -> Now {
+    /// The time at `monotonic_ns` by both clocks.
+    pub fn now(&self, monotonic_ns: u64) -> Now {
         Now {
             monotonic_ns,
             wall_ns: self.interpreter.clock.wall_ns(monotonic_ns),
         }
+    }
+
+    /// What is counted of the shape of things, and the last events, when the sink keeps them.
+    pub const fn storm_and_recent(&mut self) -> (&mut Watch, Option<&mut Recent>) {
+        let end = &mut self.rear.end;
+        let recent = match &mut end.sink {
+            Sink::Recent(recent) => Some(recent),
+            Sink::Json(_) | Sink::Table(_) => None,
+        };
+        (&mut end.storm, recent)
     }
 
     /// What went through so far.

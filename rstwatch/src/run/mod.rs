@@ -7,6 +7,7 @@
 mod bpf_log;
 mod counters;
 mod start;
+pub mod top;
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -33,7 +33,7 @@ use crate::{
     netns,
     owner::procfs,
     pipeline::Pipeline,
-    sink::{Sink, json::Json, table::Table},
+    sink::{Sink, json::Json, recent::Recent, table::Table},
 };
 
 /// Where the kernel lists its symbols.
@@ -136,6 +136,7 @@ fn sink(output: Output) -> Sink {
     match output {
         Output::Json => Sink::Json(Json::default()),
         Output::Table(options) => Sink::Table(Table::new(options, TimeZone::system())),
+        Output::Screen => Sink::Recent(Recent::default()),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::storm::{
     Gone, Lead, Phase, Report,
     limit::Limited,
     shape::{Ranking, Sources},
-    words::{Time, Verdict, rankings},
+    words::{PerSecond, Time, Verdict, rankings},
 };
 
 /// Columns of a block.
@@ -39,8 +39,8 @@ pub fn append_text(out: &mut BytesMut, report: &Report, zone: &TimeZone, colour:
         lines.extend(wrapped("   ", what));
     }
     if report.phase == Phase::Shape {
-        let [_, ten, sixty] = report.rates.map(|rate| rate.total());
-        let rates = format!("{ten:.1}/s over 10 s, {sixty:.1}/s over 60 s");
+        let [_, ten, sixty] = report.rates.map(|rate| PerSecond(rate.total()));
+        let rates = format!("{ten}/s over 10 s, {sixty}/s over 60 s");
         lines.extend(wrapped("   rate       ", &rates));
         for (name, text) in rankings(&report.shape) {
             lines.extend(wrapped(&format!("   {name:11}"), &text));

@@ -78,12 +78,36 @@ pub struct Span {
     high_ns: u64,
 }
 
+/// The first look at which the rate was high.
+#[derive(Clone, Copy, Debug)]
+struct Rise {
+    /// The look before it.
+    before_ns: u64,
+    at_ns: u64,
+    /// The rate between the two.
+    rate: f64,
+}
+
+impl Rise {
+    /// When the rate rose to `rate`, somewhere between the two looks.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "a quarter of a second in nanoseconds, and a part of it"
+    )]
+    fn began_ns(&self, rate: f64) -> u64 {
+        let between = self.at_ns.saturating_sub(self.before_ns);
+        let part = (self.rate / rate).clamp(0.0, 1.0);
+        self.at_ns - (between as f64 * part).round() as u64
+    }
+}
+
 /// Tells calm from storm.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Detector {
     /// What is usual.
     pub usual: Usual,
-    rising_ns: Option<u64>,
+    rising: Option<Rise>,
     storm: Option<Span>,
 }
 
@@ -130,19 +154,23 @@ impl Detector {
     ) -> Option<Turn> {
         let threshold = self.usual.threshold();
         if of_second < threshold && latest < threshold {
-            self.rising_ns = None;
+            self.rising = None;
             if second {
                 self.usual.learn(of_second);
             }
             return None;
         }
-        let since_ns = *self.rising_ns.get_or_insert(before_ns);
-        if of_second < threshold || now_ns.saturating_sub(since_ns) < RISE_NS {
+        let rise = *self.rising.get_or_insert(Rise {
+            before_ns,
+            at_ns: now_ns,
+            rate: latest,
+        });
+        if of_second < threshold || now_ns.saturating_sub(rise.before_ns) < RISE_NS {
             return None;
         }
-        self.rising_ns = None;
+        self.rising = None;
         self.storm = Some(Span {
-            since_ns,
+            since_ns: rise.began_ns(of_second),
             until_ns: now_ns,
             peak: of_second,
             leave: threshold * LEAVE,

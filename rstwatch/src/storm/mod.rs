@@ -20,6 +20,8 @@ pub mod shape;
 pub mod tables;
 pub mod words;
 
+use std::time::Duration;
+
 use self::{
     detect::{Detector, Turn},
     gone::Listeners,
@@ -159,7 +161,9 @@ pub struct Watch {
 #[derive(Debug)]
 struct Clock {
     started_ns: u64,
+    /// When the young generation and the old one began.
     generation_ns: u64,
+    old_ns: u64,
     rates: Rates,
 }
 
@@ -202,6 +206,7 @@ impl Watch {
             self.clock = Some(Clock {
                 started_ns: now_ns,
                 generation_ns: now_ns,
+                old_ns: now_ns,
                 rates: Rates::new(now_ns, totals),
             });
             return None;
@@ -218,7 +223,7 @@ impl Watch {
             self.before_storm = clock.rates.totals_at(storm.since_ns);
         }
         if now_ns.saturating_sub(clock.generation_ns) >= GENERATION_NS {
-            clock.generation_ns = now_ns;
+            clock.old_ns = std::mem::replace(&mut clock.generation_ns, now_ns);
             self.turn_over();
         }
         match turn {
@@ -252,6 +257,14 @@ impl Watch {
     /// The rates; `None` before the first tick.
     pub fn rates(&self) -> Option<&Rates> {
         self.clock.as_ref().map(|clock| &clock.rates)
+    }
+
+    /// How long [`Window::Lately`] reaches back from the last tick, in seconds: at most ten and a
+    /// little.
+    pub fn lately_s(&self) -> f64 {
+        let now_ns = self.clock.as_ref().map_or(0, |clock| clock.rates.now_ns());
+        let from_ns = self.clock.as_ref().map_or(0, |clock| clock.old_ns);
+        Duration::from_nanos(now_ns.saturating_sub(from_ns)).as_secs_f64()
     }
 
     /// What was noted.

@@ -134,6 +134,11 @@ impl Rates {
             .map_or_else(Counted::default, |(_, totals)| *totals)
     }
 
+    /// When the totals were looked at last.
+    pub fn now_ns(&self) -> u64 {
+        self.newest().0
+    }
+
     /// The rates of the last [`HISTORY`] seconds, the newest last.
     pub const fn history(&self) -> &VecDeque<Rate> {
         &self.history

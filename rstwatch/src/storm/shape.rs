@@ -26,6 +26,13 @@ const DOMINATES: f64 = 0.5;
 /// An address is the source when it has so many.
 const IS_SOURCE: f64 = 0.9;
 
+/// Keys of less than this share are not counted as different ones, when the others have nearly all:
+/// what is there on any day beside a storm.
+const NOISE: f64 = 0.001;
+
+/// The part that those others must have.
+const NEARLY_ALL: f64 = 0.99;
+
 /// So many ports that one address asks for, and none of them more than others, are a scan.
 const SCAN: usize = 16;
 
@@ -304,20 +311,29 @@ fn foremost<K: Copy + Default + Eq + Hash>(
     table: &Heavy<Way<K>>,
     direction: Direction,
 ) -> (Option<(K, u64)>, Distinct) {
-    let mut distinct = Distinct {
-        count: 0,
-        exact: table.is_exact(),
+    let of_direction = || {
+        table
+            .iter()
+            .filter(|(way, _)| way.direction() == direction)
+            .map(|(way, count)| (way.key, count))
     };
-    let mut first: Option<(K, u64)> = None;
-    for (way, count) in table.iter() {
-        if way.direction() == direction {
-            distinct.count += 1;
-            if first.is_none_or(|(_, most)| count > most) {
-                first = Some((way.key, count));
-            }
+    let first = of_direction().max_by_key(|(_, count)| *count);
+    let all: u64 = of_direction().map(|(_, count)| count).sum();
+    let (mut louder, mut of_louder, mut distinct) = (0, 0, 0);
+    for (_, count) in of_direction() {
+        distinct += 1;
+        if share(count, all) >= NOISE {
+            louder += 1;
+            of_louder += count;
         }
     }
-    (first, distinct)
+    let count = if table.is_exact() && share(of_louder, all) >= NEARLY_ALL {
+        louder
+    } else {
+        distinct
+    };
+    let exact = table.is_exact();
+    (first, Distinct { count, exact })
 }
 
 /// The part that `count` is of `all`: 0 to 1.

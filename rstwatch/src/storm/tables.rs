@@ -73,7 +73,8 @@ pub struct OwnerName {
 }
 
 impl OwnerName {
-    fn of(event: &Event) -> Self {
+    /// The owner of `event`.
+    pub fn of(event: &Event) -> Self {
         event
             .owner
             .as_ref()

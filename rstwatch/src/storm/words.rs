@@ -140,6 +140,8 @@ fn above_usual(out: &mut String, rate: f64, usual: Option<f64>) -> Result<(), fm
     match usual {
         None => write!(out, "; what is usual is not known yet"),
         Some(usual) if usual < NONE => write!(out, "; usually none"),
+        // Nobody thinks in hundred thousands of times next to nothing.
+        Some(usual) if usual < 1.0 => write!(out, "; usually {}/s", PerSecond(usual)),
         Some(usual) => write!(
             out,
             ", {} times the usual {}/s",
@@ -306,7 +308,7 @@ pub fn rankings(shape: &Shape) -> Vec<(&'static str, String)> {
                 if owner.is_known() {
                     owner.to_string()
                 } else {
-                    "nobody known".to_owned()
+                    "no owner known".to_owned()
                 }
             }),
         ),
