@@ -43,7 +43,7 @@ const KEYS: usize = 16;
 /// What the terminal told.
 enum Input {
     Key(KeyEvent),
-    /// The size is another, or the terminal was written to.
+    /// The size is another.
     Resized,
     /// There is nothing more to come.
     Gone,
@@ -113,10 +113,7 @@ pub async fn top(options: TopOptions) -> Result<()> {
                     Answer::Quit => break,
                     Answer::Show => view.show(&mut run)?,
                 },
-                Some(Input::Resized) => {
-                    view.screen.redraw()?;
-                    view.show(&mut run)?;
-                }
+                Some(Input::Resized) => view.show(&mut run)?,
                 Some(Input::Gone) | None => break,
             },
             _ = redraw.tick() => view.show(&mut run)?,

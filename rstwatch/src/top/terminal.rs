@@ -103,7 +103,7 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Draws a frame. Returns what is to be written for it.
+    /// Draws a frame, the whole of it when the size has changed. Returns what is to be written.
     ///
     /// # Errors
     ///
@@ -111,15 +111,6 @@ impl Screen {
     pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> Result<Bytes> {
         self.terminal.draw(draw).context("cannot draw")?;
         Ok(mem::take(&mut *self.buffer.0.borrow_mut()).into())
-    }
-
-    /// Has the next frame drawn as a whole: after something else wrote on the screen.
-    ///
-    /// # Errors
-    ///
-    /// When the terminal's size cannot be learnt.
-    pub fn redraw(&mut self) -> Result<()> {
-        self.terminal.clear().context("cannot clear the screen")
     }
 }
 

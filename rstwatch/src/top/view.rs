@@ -119,6 +119,7 @@ Keys
   q, Ctrl-C           quit, with a summary
 
   PORT is the port of the service: of this host, or of the remote end.
+  RATE/s is that of the last 5 to 10 seconds, TOTAL counts since the start.
   A SHARE is of all resets counted in that time. With +N % behind a table's
   name there are too many to count each: any may have come so much more often.
   In a storm the last events are a sample of each cause; the counts are not.";
@@ -397,10 +398,17 @@ fn draw_events(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme) {
     let room = usize::from(list.height).saturating_sub(1);
     let first = place.saturating_sub(room.saturating_sub(1));
     let [owner, local, remote] = columns;
+    // The title says it, and a narrow screen has no room for it.
+    let one_cause = matches!(key, Some(data::Key::Cause(..)));
     let mut lines = vec![Line::styled(
         format!(
-            " {:12} {:4} {:owner$} {:local$} {:remote$} CAUSE",
-            "TIME", "DIR", "OWNER", "LOCAL", "REMOTE"
+            " {:12} {:4} {:owner$} {:local$} {:remote$} {}",
+            "TIME",
+            "DIR",
+            "OWNER",
+            "LOCAL",
+            "REMOTE",
+            if one_cause { "" } else { "CAUSE" }
         ),
         BOLD,
     )];
@@ -418,7 +426,10 @@ fn draw_events(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme) {
             Span::styled(
                 format!(
                     "{:owner$} {:local$} {:remote$} {}",
-                    event.owner, event.local, event.remote, event.verdict
+                    event.owner,
+                    event.local,
+                    event.remote,
+                    if one_cause { "" } else { &event.verdict }
                 ),
                 style,
             ),

@@ -10,4 +10,6 @@ mod output;
 mod scenarios;
 mod stage;
 mod start;
+mod storm;
+mod top;
 mod tracer;
