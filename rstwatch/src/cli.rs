@@ -115,10 +115,6 @@ impl Cli {
 
 /// What rstwatch can do.
 #[derive(Debug, Subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one in the life of the process"
-)]
 pub enum Command {
     /// Print every reset as it happens (the default)
     #[command(after_help = AFTER_HELP, after_long_help = AFTER_LONG_HELP)]

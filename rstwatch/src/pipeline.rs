@@ -112,7 +112,7 @@ struct End {
     host: HostFacts,
     filter: Filter,
     sink: Sink,
-    storm: Watch,
+    storm: Box<Watch>,
     /// How many rows a second are shown, when that is limited.
     limit: Option<Limit>,
     tally: Tally,
@@ -217,8 +217,7 @@ impl End {
 }
 
 impl Pipeline {
-    /// Puts the stages together. At most `most` events are shown, and of them at most `max_rate` in
-    /// a second.
+    /// Puts the stages together. At most `most` events are shown.
     pub fn new(
         interpreter: Interpreter,
         snapshot: Holders,
@@ -227,7 +226,6 @@ impl Pipeline {
         filter: Filter,
         sink: Sink,
         most: u64,
-        max_rate: Option<NonZeroU32>,
     ) -> Self {
         Self {
             interpreter,
@@ -241,8 +239,8 @@ impl Pipeline {
                     host,
                     filter,
                     sink,
-                    storm: Watch::default(),
-                    limit: max_rate.map(|rate| Limit::new(rate.get())),
+                    storm: Box::default(),
+                    limit: None,
                     tally: Tally::default(),
                     most,
                     buffer: BytesMut::new(),
@@ -250,6 +248,11 @@ impl Pipeline {
                 },
             },
         }
+    }
+
+    /// Shows at most so many events a second from now on.
+    pub fn limit_rate(&mut self, most: NonZeroU32) {
+        self.rear.end.limit = Some(Limit::new(most.get()));
     }
 
     /// Takes in a record.
@@ -358,13 +361,13 @@ impl Pipeline {
     }
 
     /// What is counted of the shape of things, and the last events, when the sink keeps them.
-    pub const fn storm_and_recent(&mut self) -> (&mut Watch, Option<&mut Recent>) {
+    pub fn storm_and_recent(&mut self) -> (&mut Watch, Option<&mut Recent>) {
         let end = &mut self.rear.end;
         let recent = match &mut end.sink {
-            Sink::Recent(recent) => Some(recent),
+            Sink::Recent(recent) => Some(&mut **recent),
             Sink::Json(_) | Sink::Table(_) => None,
         };
-        (&mut end.storm, recent)
+        (&mut *end.storm, recent)
     }
 
     /// What went through so far.

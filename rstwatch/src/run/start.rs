@@ -33,7 +33,7 @@ use crate::{
     netns,
     owner::procfs,
     pipeline::Pipeline,
-    sink::{Sink, json::Json, recent::Recent, table::Table},
+    sink::{Sink, json::Json, table::Table},
 };
 
 /// Where the kernel lists its symbols.
@@ -114,7 +114,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         reasons,
         stacks,
     };
-    let pipeline = Pipeline::new(
+    let mut pipeline = Pipeline::new(
         interpreter,
         snapshot,
         listeners,
@@ -122,8 +122,10 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         options.filter.clone(),
         sink(options.output),
         options.count.map_or(u64::MAX, NonZeroU64::get),
-        options.max_rate,
     );
+    if let Some(most) = options.max_rate {
+        pipeline.limit_rate(most);
+    }
     Ok(Started {
         tracer,
         ring,
@@ -136,7 +138,7 @@ fn sink(output: Output) -> Sink {
     match output {
         Output::Json => Sink::Json(Json::default()),
         Output::Table(options) => Sink::Table(Table::new(options, TimeZone::system())),
-        Output::Screen => Sink::Recent(Recent::default()),
+        Output::Screen => Sink::Recent(Box::default()),
     }
 }
 

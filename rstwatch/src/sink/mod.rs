@@ -30,7 +30,7 @@ pub enum Sink {
     /// One row a reset.
     Table(Table),
     /// Kept for a screen, which shows reports by itself.
-    Recent(Recent),
+    Recent(Box<Recent>),
 }
 
 impl Sink {

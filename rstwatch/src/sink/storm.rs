@@ -120,7 +120,7 @@ pub fn append_json(out: &mut BytesMut, report: &Report) {
     w.raw(if shape.both_ends { "true" } else { "false" });
     w.raw("},\"lead\":");
     w.or_null(shape.lead.as_ref(), |w, lead| {
-        write_lead(w, &mut clock, lead)
+        write_lead(w, &mut clock, lead);
     });
     ranking(&mut w, "causes", &shape.causes, |w, (direction, cause)| {
         w.raw("\"id\":\"");

@@ -56,15 +56,14 @@ impl Listeners {
             closer: other,
             at_ns: event.time_ns.saturating_sub(end.ago_ns),
         };
-        match known {
-            Some(i) => self.0[i] = gone,
-            None => {
-                if self.0.is_full() {
-                    self.0.remove(0);
-                }
-                self.0.push(gone);
-            }
+        if let Some(i) = known {
+            self.0[i] = gone;
+            return;
         }
+        if self.0.is_full() {
+            self.0.remove(0);
+        }
+        self.0.push(gone);
     }
 
     /// Who listened on `port`.

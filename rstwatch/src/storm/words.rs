@@ -211,25 +211,25 @@ fn stands_out(
     let preposition = if is_drawn(lead) { "from" } else { "to" };
     let addresses = Number(lead.addresses, "address", "addresses");
     match lead.sources {
-        Sources::One(addr, share) if share >= 0.995 => write!(out, ", {preposition} {addr}"),
-        Sources::One(addr, share) => write!(
+        Sources::One(addr, part) if part >= 0.995 => write!(out, ", {preposition} {addr}"),
+        Sources::One(addr, part) => write!(
             out,
             ", {} {preposition} {addr}, the rest {preposition} {} more",
-            Percent(share),
+            Percent(part),
             Number(
                 Distinct {
-                    count: lead.addresses.count - 1,
+                    count: lead.addresses.count.saturating_sub(1),
                     ..lead.addresses
                 },
                 "address",
                 "addresses"
             )
         ),
-        Sources::Network(net, share) if lead.addresses.count > MANY => {
+        Sources::Network(net, part) if lead.addresses.count > MANY => {
             write!(
                 out,
                 ", {preposition} {addresses}, {} in {net}",
-                Percent(share)
+                Percent(part)
             )
         }
         _ => write!(out, ", {preposition} {addresses}"),

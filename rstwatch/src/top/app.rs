@@ -5,7 +5,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use super::data::{Data, Key, Line, Row, Span, TABLES, Wish, keep_order};
 use crate::cause::CauseId;
 
-/// Rows that PgUp and PgDn go.
+/// Rows that `PgUp` and `PgDn` go.
 const PAGE: usize = 10;
 
 /// Longest text to look for.
@@ -36,6 +36,10 @@ pub enum Answer {
 
 /// The state of the screen.
 #[derive(Clone, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own, which a key turns"
+)]
 pub struct App {
     /// What is on the screen.
     pub page: Page,

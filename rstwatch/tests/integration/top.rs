@@ -257,6 +257,20 @@ fn a_signal_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
+fn it_ends_with_its_terminal() {
+    let _calm = calm();
+    let stage = stage("closed-port", Family::Ipv4);
+    let terminal = Terminal::top(&stage, "");
+    let process = PathBuf::from(format!("/proc/{}", terminal.process()));
+    drop(terminal);
+    let deadline = Instant::now() + PATIENCE;
+    while process.exists() {
+        assert!(Instant::now() < deadline, "it still runs");
+        thread::sleep(LOOK);
+    }
+}
+
+#[test]
 fn ctrl_c_and_a_new_size_are_understood() {
     let _calm = calm();
     let stage = stage("closed-port", Family::Ipv4);
