@@ -152,8 +152,9 @@ pub struct Watch {
     /// Set by the first tick.
     clock: Option<Clock>,
     detector: Detector,
-    /// The totals when the storm began.
+    /// The totals when the storm began, and the time of the wall clock: it may be set meanwhile.
     before_storm: Counted,
+    storm_since_wall_ns: u64,
     /// What was said last of the storm.
     said: Option<Said>,
 }
@@ -221,6 +222,7 @@ impl Watch {
             && let Some(storm) = self.detector.storm()
         {
             self.before_storm = clock.rates.totals_at(storm.since_ns);
+            self.storm_since_wall_ns = now.wall_at(storm.since_ns);
         }
         if now_ns.saturating_sub(clock.generation_ns) >= GENERATION_NS {
             clock.old_ns = std::mem::replace(&mut clock.generation_ns, now_ns);
@@ -343,7 +345,7 @@ impl Watch {
                 now.monotonic_ns
             };
             Span {
-                since_ns: now.wall_at(storm.since_ns),
+                since_ns: self.storm_since_wall_ns,
                 from_start: storm.since_ns <= clock.started_ns,
                 until_ns: over.then(|| now.wall_at(storm.until_ns)),
                 counted: clock.rates.totals_at(to_ns) - self.before_storm,

@@ -126,6 +126,16 @@ fn a_crash_is_told_with_its_time_and_who_comes_back() {
 }
 
 #[test]
+fn a_clock_that_is_set_does_not_move_the_beginning() {
+    let mut play = Play::new();
+    play.calm(10).run(5, 4_000, |n| gone(n, 3));
+    let mut now = play.now();
+    now.wall_ns += 3_600 * SECOND_NS;
+    let storm = play.watch.report(now).storm.expect("a storm");
+    assert_eq!(storm.since_ns, START_NS + 10 * SECOND_NS);
+}
+
+#[test]
 fn a_storm_at_the_start_says_that_it_may_be_older() {
     let mut play = Play::new();
     play.run(4, 2_000, |_| closed_port(8080, "10.0.0.9"));
