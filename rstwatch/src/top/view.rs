@@ -105,8 +105,7 @@ Keys
   Up, Down, j, k      row; also PgUp, PgDn, Home, End
   Enter               the last events of the row; on an event: its explanation
   l                   the last events of all
-  e                   explain the cause of the row or event
-  Esc                 back
+  e, Esc              explain the cause of the row or event; back
 
   s                   sort by name, or by number
   t                   numbers since the start, or of the last seconds
@@ -114,8 +113,7 @@ Keys
   z                   the table on the whole screen, and back
   /                   show rows that contain a text; Esc: all again
   f                   freeze the order of the rows; the numbers go on
-  Space               pause: the screen stands still; the counting goes on.
-                      Moving among events pauses as well
+  Space               pause; the counting goes on. Moving among events pauses
   q, Ctrl-C           quit, with a summary
 
   PORT is the port of the service: of this host, or of the remote end.
