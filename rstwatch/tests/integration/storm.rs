@@ -121,8 +121,13 @@ fn a_scan_is_told_in_words() {
     let mut tracer = tracer(&[]);
     let line = refuse(&netns, 1..200, || tracer.await_text("storm since "));
     assert!(line.starts_with("== "), "{line}");
-    let shape = refuse(&netns, 1..200, || tracer.await_text("a scan of 199 ports"));
+    let shape = refuse(&netns, 1..200, || tracer.await_text(" a scan of "));
     assert!(shape.contains("closed-port"), "{shape}");
+    let (_, ports) = shape.split_once(" a scan of ").expect("a scan");
+    let ports = ports.trim_start_matches("more than ");
+    let count = ports.split(' ').next().and_then(|n| n.parse().ok());
+    // Others on this host may have met a closed port of their own.
+    assert!(count.is_some_and(|count: u32| count >= 199), "{shape}");
     let done = tracer.stop(Signal::SIGINT);
     assert!(done.status.success(), "{done:?}");
 }
