@@ -231,7 +231,7 @@ pub struct Segment {
 
 /// A process's name: at most 15 bytes, of which any may be anything. Prints with control
 /// characters, quotes-breaking bytes and invalid UTF-8 escaped.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Comm([u8; rstwatch_common::COMM_LEN]);
 
 impl Comm {

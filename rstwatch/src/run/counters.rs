@@ -147,6 +147,7 @@ impl Baseline {
             filtered: tally.filtered + filtered_in_kernel,
             filtered_in_kernel,
             kinds,
+            limited: tally.limited,
             lost,
             namespaces: self.namespaces(&tally.sent_by_netns, before_end, after_end),
         })

@@ -9,6 +9,7 @@ mod counters;
 mod ready;
 mod start;
 mod tally;
+pub mod top;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -21,6 +22,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
+use rstwatch_common::stats::Stat;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::{self, JoinHandle},
@@ -30,13 +32,14 @@ use tokio::{
 use self::{bpf_log::BpfLog, counters::Baseline, ready::ReadyFile, start::Started};
 use crate::{
     cause::Reasons,
-    cli::TraceOptions,
+    cli::{self, TraceOptions},
     clock,
     load::Tracer,
     netns,
     output::{Output, reader_has_left},
     owner::procfs::{self, Holders},
     pipeline::Pipeline,
+    storm::Counted,
 };
 
 /// Records that are taken from the ring before the clock, the search and the output get their turn.
@@ -214,6 +217,10 @@ impl Run {
         } else {
             self.pipeline.seen_to_ns()
         });
+        if self.pipeline.is_storm_due(now_ns) {
+            let counted = self.counted()?;
+            self.pipeline.watch_storm(now_ns, counted);
+        }
         self.search_on().await?;
         if !self.now_and_then()? {
             return Ok(false);
@@ -235,6 +242,21 @@ impl Run {
             _ => sleep(BUSY).await,
         }
         Ok(true)
+    }
+
+    /// The kernel side's totals: exact whatever the ring had no room for. A screen shows the shape of
+    /// what its filter lets through instead.
+    fn counted(&self) -> Result<Option<Counted>> {
+        if self.options.output == cli::Output::Screen {
+            return Ok(None);
+        }
+        Ok(Some(Counted {
+            sent: self.tracer.stat(Stat::Sent)?,
+            received: self
+                .tracer
+                .stat(Stat::Received)?
+                .saturating_sub(self.tracer.stat(Stat::NotReceived)?),
+        }))
     }
 
     /// Says on standard error what was asked for with `-v` and `--bpf-log`.
@@ -299,6 +321,7 @@ impl Run {
         {
             // Counted from when it was due, so that it does not drift; a late one is not made up.
             self.next_interval = Some((next + interval).max(now));
+            self.pipeline.shape(clock::monotonic_ns()?);
             let counts = netns::sent_resets();
             self.summarise(self.tracer.skipped(), &counts, &counts)?;
         }

@@ -126,7 +126,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         reasons: kernel.reasons,
         stacks,
     };
-    let pipeline = Pipeline::new(
+    let mut pipeline = Pipeline::new(
         interpreter,
         snapshot,
         listeners,
@@ -135,6 +135,9 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         sink(options.output),
         options.count.map_or(u64::MAX, NonZeroU64::get),
     );
+    if let Some(most) = options.max_rate {
+        pipeline.limit_rate(most);
+    }
     Ok(Started {
         tracer,
         ring,
@@ -163,6 +166,7 @@ fn sink(output: Output) -> Sink {
     match output {
         Output::Json => Sink::Json(Json::default()),
         Output::Table(options) => Sink::Table(Table::new(options, TimeZone::system())),
+        Output::Screen => Sink::Recent(Box::default()),
     }
 }
 

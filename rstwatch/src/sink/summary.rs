@@ -109,6 +109,8 @@ pub struct Summary {
     pub filtered_in_kernel: u64,
     /// All resets by kind, in any order.
     pub kinds: Vec<Kind>,
+    /// Events that were not shown because too many came in a second (`--max-rate`).
+    pub limited: u64,
     /// Detail that was lost, by what; kinds with a count of 0 are not printed as text.
     pub lost: Vec<Lost>,
     /// Network namespaces in which resets were sent.
@@ -149,6 +151,8 @@ impl Summary {
         w.number(self.shown);
         w.raw(",\"filtered\":");
         w.number(self.filtered);
+        w.raw(",\"limited\":");
+        w.number(self.limited);
         w.raw(",\"filtered_in_kernel\":");
         w.number(self.filtered_in_kernel);
         w.raw(",\"tally\":[");
@@ -246,7 +250,11 @@ impl fmt::Display for Summary {
                 cause.id.name()
             )?;
         }
-        writeln!(f, "{} shown, {} filtered out", self.shown, self.filtered)?;
+        write!(f, "{} shown, {} filtered out", self.shown, self.filtered)?;
+        if self.limited > 0 {
+            write!(f, ", {} held back by --max-rate", self.limited)?;
+        }
+        writeln!(f)?;
         if self.has_undetailed() {
             writeln!(f, "all of them, as the kernel counted them:")?;
             let kinds = self.kinds_by_count();
@@ -418,6 +426,7 @@ mod tests {
                     count: 1,
                 },
             ],
+            limited: 3,
             lost: vec![
                 Lost {
                     name: "ring_full",

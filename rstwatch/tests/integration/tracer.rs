@@ -180,6 +180,20 @@ impl Tracer {
         self.poll(|tracer| tracer.read("stdout").lines().count() >= count);
     }
 
+    /// Waits until a line was written in which `text` stands, and gives that line.
+    pub fn await_text(&mut self, text: &str) -> String {
+        let mut found = None;
+        self.poll(|tracer| {
+            let written = tracer.read("stdout");
+            found = written
+                .lines()
+                .find(|line| line.contains(text))
+                .map(str::to_owned);
+            found.is_some()
+        });
+        found.unwrap_or_else(|| panic!("no '{text}' in: {}", self.read("stdout")))
+    }
+
     /// Asks it to end by `signal` and waits until it has.
     pub fn stop(self, signal: Signal) -> Finished {
         self.signal(signal);
@@ -258,12 +272,14 @@ impl Finished {
     /// Its events and its summary, after making sure that it ended well.
     pub fn json(&self) -> (Vec<Value>, Value) {
         assert!(self.status.success(), "{}: {}", self.status, self.stderr);
+        // What a storm is like is said in between, and not all tests make one alone.
         let mut events: Vec<Value> = self
             .stdout
             .lines()
             .map(|line| {
                 serde_json::from_str(line).unwrap_or_else(|e| panic!("no JSON ({e}): {line}"))
             })
+            .filter(|line: &Value| line.get("storm").is_none())
             .collect();
         let last = events.pop().expect("not even a summary");
         let summary = last["summary"].clone();
