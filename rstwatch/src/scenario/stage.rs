@@ -300,21 +300,7 @@ impl Stage {
             [role, "listen", end] => self.listen(role, self.known_end(end)?, errno),
             [role, "connect", end] => self.connect(role, "connect", end, errno),
             [role, "begin", end] => self.connect(role, "begin", end, None),
-            [role, "inject", from, to, flags, ref payload @ ..] => {
-                let from = self.end_or_new(from)?;
-                let to = self.known_end(to)?;
-                self.inject(role, (from, to), flags, STRAY, payload)
-            }
-            [role, "forge", other, flags, ref payload @ ..] => {
-                let (own, peer) = self.connection(other)?;
-                let (sent, received) = self.sequence(other)?;
-                self.inject(role, (peer, own), flags, (received, sent), payload)
-            }
-            [role, "mimic", other, flags, ref payload @ ..] => {
-                let ends = self.connection(other)?;
-                let numbers = self.sequence(other)?;
-                self.inject(role, ends, flags, numbers, payload)
-            }
+            [role, "inject" | "forge" | "mimic", ..] => self.send_stray(role, &words[1..]),
             [role, "destroy", other] => {
                 let (own, peer) = self.connection(other)?;
                 let command = format!("destroy {own} {peer}");
@@ -345,6 +331,28 @@ impl Stage {
                 answer.demand(errno).map(drop)
             }
             [] => bail!("an empty step"),
+        }
+    }
+
+    /// The steps that send a segment through a raw socket.
+    fn send_stray(&mut self, role: &str, words: &[&str]) -> Result<()> {
+        match *words {
+            ["inject", from, to, flags, ref payload @ ..] => {
+                let from = self.end_or_new(from)?;
+                let to = self.known_end(to)?;
+                self.inject(role, (from, to), flags, STRAY, payload)
+            }
+            ["forge", other, flags, ref payload @ ..] => {
+                let (own, peer) = self.connection(other)?;
+                let (sent, received) = self.sequence(other)?;
+                self.inject(role, (peer, own), flags, (received, sent), payload)
+            }
+            ["mimic", other, flags, ref payload @ ..] => {
+                let ends = self.connection(other)?;
+                let numbers = self.sequence(other)?;
+                self.inject(role, ends, flags, numbers, payload)
+            }
+            _ => bail!("no segment to be sent"),
         }
     }
 
