@@ -4,9 +4,11 @@
 //! tests. What the resets are and how they are made is in `rstwatch::scenario`; here stands what a
 //! user must see of them. Nothing is skipped: what cannot run fails and says why.
 
+mod doctor;
 mod load;
 mod options;
 mod output;
+mod privileges;
 mod scenarios;
 mod selftest;
 mod stage;
