@@ -96,7 +96,7 @@ fn name_of(path: &Path) -> String {
 
 fn write_manual(built: &StaticBinary, out: &Path) -> Result<()> {
     let mut example = project::cargo("run");
-    example.args(["--quiet", "--release", "--package", "rstwatch"]);
+    example.args(["--quiet", "--package", "rstwatch"]);
     example.args(["--example", "write-manual", "--"]).arg(out);
     command::run(example.env(build::OBJECT_VARIABLE, &built.object))
 }
@@ -345,8 +345,7 @@ fn try_unit(unit: &Path, binary: &Path) -> Result<()> {
 
 fn report(built: &StaticBinary, binary: &Path, package: &Path) -> Result<()> {
     let size = |path: &Path| -> Result<String> {
-        let bytes = fs::metadata(path)?.len();
-        Ok(format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)))
+        Ok(format!("{} KiB", fs::metadata(path)?.len().div_ceil(1024)))
     };
     say(&format!(
         "{}: {} for {ARCH}, static with {}, {} of it the BPF object",

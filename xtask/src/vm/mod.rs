@@ -227,7 +227,7 @@ fn chosen(arguments: &Arguments, directory: &Path) -> Result<Vec<Kernel>> {
     };
     let source = match &arguments.kernels_dir {
         Some(folder) => Kernels::in_folder(folder.clone()),
-        None => Kernels::of_debian(directory.to_owned(), arguments.refresh)?,
+        None => Kernels::of_debian(directory, arguments.refresh)?,
     };
     let mut kernels: Vec<Kernel> = Vec::new();
     for wanted in &wanted {
@@ -326,7 +326,9 @@ fn script(command: &[OsString]) -> Result<String> {
         let word = word
             .to_str()
             .context("the command is no UTF-8, which the guest's shell would not take")?;
-        text.push_str(&format!(" '{}'", word.replace('\'', r"'\''")));
+        text.push_str(" '");
+        text.push_str(&word.replace('\'', r"'\''"));
+        text.push('\'');
     }
     text.push('\n');
     Ok(text)

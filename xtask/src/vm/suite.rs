@@ -1,7 +1,7 @@
 //! What is run in each kernel when no command is named: the doctor, the selftest and the tests that
 //! need nothing but the binary.
 
-use std::path::PathBuf;
+use std::{fmt::Write as _, path::PathBuf};
 
 use anyhow::Result;
 use serde_json::Value;
@@ -65,9 +65,10 @@ pub(super) fn files(binary: &StaticBinary) -> Result<Vec<(String, PathBuf)>> {
 pub(super) fn script() -> String {
     let mut text = String::from("#!/bin/sh\nexport RSTWATCH_BIN=/bin/rstwatch\n");
     for Step { name, command } in &STEPS {
-        text.push_str(&format!(
-            "echo '{MARK}begin {name}'\n{command}\necho \"{MARK}end $?\"\n"
-        ));
+        let _ = writeln!(
+            text,
+            "echo '{MARK}begin {name}'\n{command}\necho \"{MARK}end $?\""
+        );
     }
     text
 }
