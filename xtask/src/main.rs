@@ -4,6 +4,7 @@ mod apt;
 mod bench;
 mod build;
 mod command;
+mod dist;
 mod linker;
 mod lint;
 mod load;
@@ -46,6 +47,8 @@ enum Task {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
+    /// Build the static binary, its manual, completions and Debian package
+    Dist,
     /// Run rstwatch in virtual machines, one for each kernel
     Vm(vm::Arguments),
     /// Check formatting, lints and documentation
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Task::Build => build::all().map(drop),
         Task::Run { args } => build::run(&args),
         Task::Test { args } => test::run(&args),
+        Task::Dist => dist::run(),
         Task::Vm(arguments) => vm::run(&arguments),
         Task::Lint => lint::run(),
         Task::Bench => bench::run(),

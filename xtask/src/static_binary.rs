@@ -25,26 +25,27 @@ pub(crate) struct Linking {
 
 impl Linking {
     /// musl where the toolchain has it or can get it, else glibc.
-    pub(crate) fn find() -> Result<Self> {
+    pub(crate) fn find() -> Self {
         let musl = format!("{ARCH}-unknown-linux-musl");
-        let refusal = match has_target(&musl) {
-            true => None,
-            false => rustup::add_target(&musl).err(),
+        let refusal = if has_target(&musl) {
+            None
+        } else {
+            rustup::add_target(&musl).err()
         };
         let Some(refusal) = refusal else {
-            return Ok(Self {
+            return Self {
                 target: musl,
                 rustflags: None,
                 directory: project::target(),
-            });
+            };
         };
         eprintln!("build: no {musl} here ({refusal:#}): linking with the host's static glibc");
-        Ok(Self {
+        Self {
             target: format!("{ARCH}-unknown-linux-gnu"),
             rustflags: Some("-Ctarget-feature=+crt-static"),
             // The same target without the flag is built elsewhere.
             directory: project::target().join("static"),
-        })
+        }
     }
 
     /// Cargo at `subcommand` for rstwatch, optimised, with the BPF object inside.
@@ -90,7 +91,7 @@ pub(crate) struct StaticBinary {
 pub(crate) fn build() -> Result<StaticBinary> {
     let tools = setup::for_building()?;
     let object = build::bpf_object(&tools)?;
-    let linking = Linking::find()?;
+    let linking = Linking::find();
     let mut build = linking.cargo("build", &object);
     command::run(build.args([
         "--bin",

@@ -91,7 +91,7 @@ pub struct Program {
     pub loaded: bool,
     /// Whether it was attached.
     pub attached: bool,
-    /// Instructions that the verifier went through; `null` before 5.16, which does not tell.
+    /// Instructions that the verifier went through.
     pub verified_insns: Option<u32>,
     /// Bytes of the program as the verifier rewrote it.
     pub translated_bytes: Option<u32>,

@@ -2,9 +2,10 @@
 //! which of them it takes is known only by trying.
 
 use aya::{
-    Btf,
+    Btf, Ebpf,
     programs::{Program, ProgramError},
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use rstwatch_common::filter::KernelFilter;
 
@@ -49,7 +50,7 @@ impl Trial {
 /// What the kernel says of a loaded program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// Instructions that the verifier went through; `None` before 5.16, which does not tell.
+    /// Instructions that the verifier went through.
     pub verified_insns: Option<u32>,
     /// Bytes of the program after the verifier has rewritten it.
     pub translated_bytes: Option<u32>,
@@ -84,6 +85,12 @@ pub fn all(kernel: &Kernel) -> Result<Vec<Trial>, StartError> {
             if let Some(program) = ebpf.program_mut(&name) {
                 hook::unload(program);
             }
+            let loaded = loaded.map(|loaded| Loaded {
+                verified_insns: loaded
+                    .verified_insns
+                    .or_else(|| count_by_log(&mut ebpf, btf.as_ref(), hook.name, means)),
+                ..loaded
+            });
             trials.push(Trial {
                 hook: hook.name,
                 means,
@@ -94,6 +101,30 @@ pub fn all(kernel: &Kernel) -> Result<Vec<Trial>, StartError> {
         }
     }
     Ok(trials)
+}
+
+/// Instructions that the verifier goes through, from the end of its log: before 5.16 they are told
+/// nowhere else. `None` when there is no log.
+fn count_by_log(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: &str, means: Means) -> Option<u32> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    // The log is kept only of a load that fails. This one does, when the verifier is through and the
+    // program is to be given a file descriptor.
+    setrlimit(Resource::RLIMIT_NOFILE, 0, hard).ok()?;
+    let loaded = hook::load(ebpf, btf, hook, means);
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).ok()?;
+    match loaded {
+        Err(ProgramError::LoadError { verifier_log, .. }) => {
+            processed_in(&verifier_log.to_string())
+        }
+        _ => None,
+    }
+}
+
+/// The number in the last line of a verifier's log: `processed 2400 insns (limit 1000000) ...`
+/// (`print_verification_stats`, 5.2 and later).
+fn processed_in(log: &str) -> Option<u32> {
+    let line = log.lines().rev().find_map(|line| line.strip_prefix("processed "))?;
+    line.split(' ').next()?.parse().ok()
 }
 
 impl Loaded {
@@ -107,5 +138,18 @@ impl Loaded {
             verified_insns: info.verified_instruction_count(),
             translated_bytes: info.size_translated(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_is_read_from_the_end_of_the_log() {
+        let log = "0: (b7) r0 = 0\n1: (95) exit\nverification time 21 usec\nstack depth 0\n\
+                   processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0\n";
+        assert_eq!(processed_in(log), Some(2));
+        assert_eq!(processed_in("0: (b7) r0 = 0\n"), None);
     }
 }

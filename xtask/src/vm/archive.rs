@@ -104,7 +104,8 @@ impl Archive {
 
     /// The newest kernel that is `wanted`.
     pub(super) fn find(&self, wanted: &Wanted) -> Result<&Package> {
-        let index = wanted.newest(self.kernels.iter().map(|kernel| &kernel.release));
+        let releases: Vec<_> = self.kernels.iter().map(|kernel| &kernel.release).collect();
+        let index = wanted.newest(&releases);
         index.map(|index| &self.kernels[index]).with_context(|| {
             format!(
                 "none of Debian's suites ({}) has a kernel {wanted} for virtual machines: ask for \

@@ -14,7 +14,6 @@ use cpio::{NewcBuilder, newc::trailer};
 /// The kind of file in its mode.
 const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
-const SYMLINK: u32 = 0o120_000;
 const CHARACTER: u32 = 0o020_000;
 
 /// What runs first in the guest.
@@ -68,12 +67,6 @@ impl<W: Write> Initramfs<W> {
     pub(super) fn add(&mut self, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
         self.parents_of(name)?;
         self.entry(NewcBuilder::new(name), REGULAR | mode, bytes)
-    }
-
-    /// Adds a symbolic link.
-    pub(super) fn link(&mut self, name: &str, target: &str) -> Result<()> {
-        self.parents_of(name)?;
-        self.entry(NewcBuilder::new(name), SYMLINK | 0o777, target.as_bytes())
     }
 
     /// Ends the archive.

@@ -116,7 +116,7 @@ impl Kernels {
     }
 
     /// Debian's kernels, kept in `directory`.
-    pub(super) fn of_debian(directory: PathBuf, refresh: bool) -> Result<Self> {
+    pub(super) fn of_debian(directory: &Path, refresh: bool) -> Result<Self> {
         let archive = Archive::open(directory.join("apt"), refresh)?;
         Ok(Self {
             directory: directory.join("kernels"),
@@ -148,15 +148,17 @@ impl Kernels {
                 .iter()
                 .map(|kernel| Release::parse(&kernel.name))
                 .collect();
-            let index = wanted.newest(&releases).with_context(|| {
-                format!("{} holds no kernel {wanted}", self.directory.display())
-            })?;
+            let index = wanted
+                .newest(&releases.iter().collect::<Vec<_>>())
+                .with_context(|| {
+                    format!("{} holds no kernel {wanted}", self.directory.display())
+                })?;
             return Ok(here.swap_remove(index));
         };
         let package = archive.find(wanted)?;
         let directory = self.directory.join(&package.version);
         if !directory.exists() {
-            archive.unpack(&package, &directory)?;
+            archive.unpack(package, &directory)?;
         }
         Kernel::open(&directory)
     }

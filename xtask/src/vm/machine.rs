@@ -21,8 +21,8 @@ const STATUS: &str = "rstwatch-vm: exit status ";
 /// A machine that says nothing at all for so long hangs; the slowest test is silent for less.
 const SILENCE: Duration = Duration::from_mins(15);
 
-/// Megabytes of memory.
-const MEMORY: &str = "1536";
+/// Megabytes of memory: a test that makes a storm holds all of its events at once.
+const MEMORY: &str = "3072";
 
 /// The kernel's command line. It need not look for a timer that works, which it may fail to see on a
 /// busy host.

@@ -1,22 +1,31 @@
 //! `cargo xtask vm`: the same static binary in virtual machines, one for each kernel.
+//!
+//! - [`archive`], [`kernel`], [`release`]: the kernels, and where they come from.
+//! - [`initramfs`], [`machine`], [`accelerator`]: a guest, and how it is run.
+//! - [`suite`]: what is run there; [`matrix`]: what came of it; [`guard`]: what the verifiers count.
 
 mod accelerator;
 mod archive;
+mod guard;
 mod initramfs;
 mod kernel;
 mod machine;
+mod matrix;
 mod release;
+mod suite;
 
 use std::{
     ffi::OsString,
     fs,
     num::NonZero,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -24,9 +33,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 pub(crate) use self::release::Wanted;
 use self::{
     accelerator::Accelerator,
+    guard::Record,
     initramfs::Initramfs,
     kernel::{Kernel, Kernels},
     machine::{Machine, Outcome, Stream},
+    matrix::Column,
 };
 use crate::{command, packages, project, static_binary};
 
@@ -51,6 +62,9 @@ pub(crate) struct Arguments {
     /// A static binary to run, instead of building it
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// Put the verifier's counts on record, instead of comparing them with those that are
+    #[arg(long)]
+    bless: bool,
     /// A further file for the guest, by name here and there; may be repeated
     #[arg(long = "file", value_name = "HERE:THERE", value_parser = file)]
     files: Vec<(String, PathBuf)>,
@@ -67,9 +81,11 @@ struct Payload {
     command: String,
     /// Further files: name in the guest, place here.
     files: Vec<(String, PathBuf)>,
+    /// What the logs of this run are called.
+    name: &'static str,
 }
 
-/// Boots every kernel asked for.
+/// Boots every kernel asked for, and runs the command there, or the suite.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ensure!(
         cfg!(target_arch = "x86_64"),
@@ -80,6 +96,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     let kernels = chosen(arguments, &directory)?;
+    let accelerator = Accelerator::find(&kernels[0].image, &directory)?;
+    let site = Site {
+        accelerator,
+        logs: arguments
+            .logs
+            .clone()
+            .unwrap_or_else(|| directory.join("logs")),
+    };
+    if arguments.command.is_empty() {
+        whole_suite(arguments, &kernels, &site)
+    } else {
+        one_command(arguments, &kernels, &site)
+    }
+}
+
+fn one_command(arguments: &Arguments, kernels: &[Kernel], site: &Site) -> Result<()> {
     let binary = match &arguments.binary {
         Some(path) => {
             static_binary::check(path)?;
@@ -87,42 +119,100 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         None => static_binary::build()?.path,
     };
-    let busybox = command::find("busybox").context("there is no busybox")?;
-    static_binary::check(&busybox)?;
     let payload = Payload {
-        busybox,
+        busybox: busybox()?,
         binary,
         command: script(&arguments.command)?,
         files: arguments.files.clone(),
+        name: "command",
     };
-    let logs = arguments
-        .logs
-        .clone()
-        .unwrap_or_else(|| directory.join("logs"));
-    let accelerator = Accelerator::find(&kernels[0].image, &directory)?;
-    let ended = on_all(&kernels, |kernel| {
-        boot(
-            kernel,
-            accelerator,
-            &payload,
-            &logs,
-            "command",
-            kernels.len() > 1,
-        )
+    let ended = on_all(kernels, |kernel| {
+        site.boot(kernel, &payload, |stream, line| {
+            let prefix = if kernels.len() > 1 {
+                format!("[{}] ", kernel.name)
+            } else {
+                String::new()
+            };
+            match stream {
+                Stream::Output => println!("{prefix}{line}"),
+                Stream::Error => eprintln!("{prefix}{line}"),
+            }
+        })
     });
-    let mut failed = Vec::new();
-    for (kernel, outcome) in kernels.iter().zip(ended) {
-        let text = match outcome {
-            Ok(outcome) if outcome.status == 0 => continue,
-            Ok(outcome) => format!("{}: exit status {}", kernel.name, outcome.status),
-            Err(error) => format!("{}: {error:#}", kernel.name),
-        };
-        failed.push(text);
+    let failed: Vec<_> = kernels
+        .iter()
+        .zip(ended)
+        .filter_map(|(kernel, outcome)| match outcome {
+            Ok(outcome) if outcome.status == 0 => None,
+            Ok(outcome) => Some(format!("{}: exit status {}", kernel.name, outcome.status)),
+            Err(error) => Some(format!("{}: {error:#}", kernel.name)),
+        })
+        .collect();
+    ensure!(failed.is_empty(), "{}", failed.join("; "));
+    Ok(())
+}
+
+/// Runs the suite in every kernel, and prints what came of it.
+fn whole_suite(arguments: &Arguments, kernels: &[Kernel], site: &Site) -> Result<()> {
+    ensure!(
+        arguments.binary.is_none() && arguments.files.is_empty(),
+        "--binary and --file go with a command: the suite builds what it tests"
+    );
+    let binary = static_binary::build()?;
+    let payload = Payload {
+        busybox: busybox()?,
+        command: suite::script(),
+        files: suite::files(&binary)?,
+        binary: binary.path,
+        name: "suite",
+    };
+    let digest = command::output(Command::new("sha256sum").arg(&payload.binary))?;
+    let digest = digest.split(' ').next().unwrap_or_default();
+    let started = Instant::now();
+    let columns = on_all(kernels, |kernel| {
+        let outcome = site.boot(kernel, &payload, |stream, line| {
+            if let (Stream::Output, Some(step)) = (stream, suite::progress(line)) {
+                let seconds = started.elapsed().as_secs();
+                eprintln!("vm: {seconds:>4} s  {}: {step}", kernel.name);
+            }
+        });
+        Column {
+            kernel: kernel.name.clone(),
+            steps: outcome
+                .map(|outcome| suite::parse(&outcome.stdout))
+                .map_err(|error| format!("{error:#}")),
+        }
+    });
+    let mut faults: Vec<_> = columns.iter().flat_map(Column::faults).collect();
+    if arguments.bless {
+        Record::read_or_empty()?.bless(&columns)?;
+    } else {
+        let record = Record::read()?;
+        faults.extend(columns.iter().flat_map(|column| record.faults(column)));
     }
-    if !failed.is_empty() {
-        bail!("{}", failed.join("; "));
+    let tables = format!(
+        "One static binary, sha256 {digest}\n\n{}",
+        matrix::tables(&columns)
+    );
+    print!("{tables}");
+    let path = site.logs.join("matrix.md");
+    fs::write(&path, tables).with_context(|| format!("cannot write {}", path.display()))?;
+    eprintln!(
+        "vm: {} kernels in {} s; the logs are in {}",
+        kernels.len(),
+        started.elapsed().as_secs(),
+        project::shown(&site.logs)
+    );
+    if !faults.is_empty() {
+        bail!("not as it must be:\n  {}", faults.join("\n  "));
     }
     Ok(())
+}
+
+fn busybox() -> Result<PathBuf> {
+    let busybox = command::find("busybox").context("there is no busybox")?;
+    static_binary::check(&busybox).context("install busybox-static")?;
+    Ok(busybox)
 }
 
 /// The kernels that the command line names, or the default ones; each once.
@@ -137,7 +227,7 @@ fn chosen(arguments: &Arguments, directory: &Path) -> Result<Vec<Kernel>> {
     };
     let source = match &arguments.kernels_dir {
         Some(folder) => Kernels::in_folder(folder.clone()),
-        None => Kernels::of_debian(directory.to_owned(), arguments.refresh)?,
+        None => Kernels::of_debian(directory, arguments.refresh)?,
     };
     let mut kernels: Vec<Kernel> = Vec::new();
     for wanted in &wanted {
@@ -149,50 +239,47 @@ fn chosen(arguments: &Arguments, directory: &Path) -> Result<Vec<Kernel>> {
     Ok(kernels)
 }
 
-/// Boots one kernel and runs the payload there. Logs are kept in a directory of their own.
-fn boot(
-    kernel: &Kernel,
+/// How machines are run here.
+struct Site {
     accelerator: Accelerator,
-    payload: &Payload,
-    logs: &Path,
-    run: &str,
-    is_one_of_many: bool,
-) -> Result<Outcome> {
-    let logs = logs.join(&kernel.name).join(run);
-    fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
-    let path = logs.join("initramfs");
-    let mut initramfs = Initramfs::create(&path)?;
-    initramfs.add_system(&payload.busybox)?;
-    for (index, module) in kernel.modules()?.iter().enumerate() {
-        // The shell lists them in this order.
-        let name = format!("modules/{index:02}-{}.ko", module.name);
-        initramfs.add(&name, &module.bytes, 0o644)?;
-    }
-    initramfs.add_file("bin/rstwatch", &payload.binary)?;
-    for (name, from) in &payload.files {
-        initramfs.add_file(name, from)?;
-    }
-    initramfs.add("command", payload.command.as_bytes(), 0o755)?;
-    initramfs.finish()?;
-    let machine = Machine {
-        accelerator,
-        image: &kernel.image,
-        initramfs: &path,
-        logs: &logs,
-    };
-    let outcome = machine.run(|stream, line| {
-        let prefix = match is_one_of_many {
-            true => format!("[{}] ", kernel.name),
-            false => String::new(),
-        };
-        match stream {
-            Stream::Output => println!("{prefix}{line}"),
-            Stream::Error => eprintln!("{prefix}{line}"),
+    logs: PathBuf,
+}
+
+impl Site {
+    /// Boots one kernel and runs the payload there. Logs are kept in a directory of their own.
+    fn boot(
+        &self,
+        kernel: &Kernel,
+        payload: &Payload,
+        show: impl FnMut(Stream, &str),
+    ) -> Result<Outcome> {
+        let logs = self.logs.join(&kernel.name).join(payload.name);
+        fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+        let path = logs.join("initramfs");
+        let mut initramfs = Initramfs::create(&path)?;
+        initramfs.add_system(&payload.busybox)?;
+        for (index, module) in kernel.modules()?.iter().enumerate() {
+            // The shell lists them in this order.
+            let name = format!("modules/{index:02}-{}.ko", module.name);
+            initramfs.add(&name, &module.bytes, 0o644)?;
         }
-    });
-    // It is large, and made anew in a second.
-    fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-    outcome
+        initramfs.add_file("bin/rstwatch", &payload.binary)?;
+        for (name, from) in &payload.files {
+            initramfs.add_file(name, from)?;
+        }
+        initramfs.add("command", payload.command.as_bytes(), 0o755)?;
+        initramfs.finish()?;
+        let machine = Machine {
+            accelerator: self.accelerator,
+            image: &kernel.image,
+            initramfs: &path,
+            logs: &logs,
+        };
+        let outcome = machine.run(show);
+        // It is large, and made anew in a second.
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        outcome
+    }
 }
 
 /// Does `job` for all kernels, as many at once as there are processors, and gives what came of it in
@@ -239,7 +326,9 @@ fn script(command: &[OsString]) -> Result<String> {
         let word = word
             .to_str()
             .context("the command is no UTF-8, which the guest's shell would not take")?;
-        text.push_str(&format!(" '{}'", word.replace('\'', r"'\''")));
+        text.push_str(" '");
+        text.push_str(&word.replace('\'', r"'\''"));
+        text.push('\'');
     }
     text.push('\n');
     Ok(text)

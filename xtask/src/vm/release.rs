@@ -31,26 +31,18 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     /// The place of the newest among `releases` that fits.
-    pub(super) fn newest<'r>(
-        &self,
-        releases: impl IntoIterator<Item = &'r Release> + Clone,
-    ) -> Option<usize> {
+    pub(super) fn newest(&self, releases: &[&Release]) -> Option<usize> {
         let newest_of = |fits: &dyn Fn(&Release) -> bool| {
-            let all = releases.clone().into_iter().enumerate();
+            let all = releases.iter().enumerate();
             all.filter(|(_, release)| fits(release))
-                .max_by_key(|(_, release)| *release)
+                .max_by_key(|(_, release)| **release)
                 .map(|(index, _)| index)
         };
-        if self.is_newest() {
+        if self.series.is_empty() {
             return newest_of(&|_| true);
         }
         let mut series = self.series.iter();
         series.find_map(|series| newest_of(&|release| release.is_in(series)))
-    }
-
-    /// Whether it is the newest of all that is wanted, which no cache can tell.
-    pub(super) fn is_newest(&self) -> bool {
-        self.series.is_empty()
     }
 }
 
@@ -90,7 +82,7 @@ mod tests {
     fn pick(wanted: &str, releases: &[&str]) -> Option<usize> {
         let releases: Vec<_> = releases.iter().map(|text| Release::parse(text)).collect();
         let wanted: Wanted = wanted.parse().expect("a release");
-        wanted.newest(&releases)
+        wanted.newest(&releases.iter().collect::<Vec<_>>())
     }
 
     #[test]

@@ -1,0 +1,179 @@
+//! What is run in each kernel when no command is named: the doctor, the selftest and the tests that
+//! need nothing but the binary.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::static_binary::{self, StaticBinary};
+
+/// With what the script marks the begin and the end of a step.
+const MARK: &str = "rstwatch-vm: ";
+
+/// A step of the suite.
+struct Step {
+    name: &'static str,
+    /// For the guest's shell.
+    command: &'static str,
+}
+
+/// The tests, each a program of its own below the package's `tests`.
+const TESTS: [&str; 3] = ["integration", "ownership", "leftovers"];
+
+const STEPS: [Step; 5] = [
+    Step {
+        name: "doctor",
+        command: "rstwatch doctor -j",
+    },
+    Step {
+        name: "selftest",
+        // The machine is nobody's: its limits may be touched.
+        command: "rstwatch selftest -j --host-limits",
+    },
+    Step {
+        name: "integration",
+        command: "/tests/integration",
+    },
+    Step {
+        name: "ownership",
+        command: "/tests/ownership",
+    },
+    Step {
+        name: "leftovers",
+        command: "/tests/leftovers",
+    },
+];
+
+/// Names of the steps, in order.
+pub(super) fn steps() -> impl Iterator<Item = &'static str> {
+    STEPS.iter().map(|step| step.name)
+}
+
+/// The test programs, for the guest.
+pub(super) fn files(binary: &StaticBinary) -> Result<Vec<(String, PathBuf)>> {
+    TESTS
+        .iter()
+        .map(|name| {
+            let program = static_binary::test_program(&binary.linking, &binary.object, name)?;
+            Ok((format!("tests/{name}"), program))
+        })
+        .collect()
+}
+
+/// The script that runs all steps, one after the other, whatever becomes of each.
+pub(super) fn script() -> String {
+    let mut text = String::from("#!/bin/sh\nexport RSTWATCH_BIN=/bin/rstwatch\n");
+    for Step { name, command } in &STEPS {
+        let _ = writeln!(
+            text,
+            "echo '{MARK}begin {name}'\n{command}\necho \"{MARK}end $?\""
+        );
+    }
+    text
+}
+
+/// What a step did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Done {
+    pub(super) name: String,
+    /// Its exit status; `None` when it did not come to its end.
+    pub(super) status: Option<i32>,
+    /// Its standard output.
+    pub(super) lines: Vec<String>,
+}
+
+impl Done {
+    /// Whether it ended well.
+    pub(super) fn is_well(&self) -> bool {
+        self.status == Some(0)
+    }
+
+    /// The objects among its lines.
+    pub(super) fn objects(&self) -> impl Iterator<Item = Value> {
+        self.lines
+            .iter()
+            .filter(|line| line.starts_with('{'))
+            .filter_map(|line| serde_json::from_str(line).ok())
+    }
+
+    /// The result in a few words: of a test program, how many passed and failed.
+    pub(super) fn summary(&self) -> String {
+        let result = self
+            .lines
+            .iter()
+            .rev()
+            .find_map(|line| line.strip_prefix("test result: "));
+        match (self.status, result) {
+            (None, _) => "DID NOT END".to_owned(),
+            (_, Some(result)) => {
+                let counts = result.split_once(". ").map_or(result, |(_, counts)| counts);
+                let counts = counts.split("; ").take(2).collect::<Vec<_>>();
+                counts.join(", ")
+            }
+            (Some(0), None) => "well".to_owned(),
+            (Some(status), None) => format!("EXIT STATUS {status}"),
+        }
+    }
+}
+
+/// Takes the output of the script apart.
+pub(super) fn parse(stdout: &str) -> Vec<Done> {
+    let mut all: Vec<Done> = Vec::new();
+    for line in stdout.lines() {
+        let mark = line.strip_prefix(MARK);
+        if let Some(name) = mark.and_then(|mark| mark.strip_prefix("begin ")) {
+            all.push(Done {
+                name: name.to_owned(),
+                ..Done::default()
+            });
+        } else if let Some(done) = all.last_mut() {
+            match mark.and_then(|mark| mark.strip_prefix("end ")) {
+                Some(status) => done.status = status.parse().ok(),
+                None => done.lines.push(line.to_owned()),
+            }
+        }
+    }
+    all
+}
+
+/// A line for whoever watches: which step begins or ends; `None` for any other.
+pub(super) fn progress(line: &str) -> Option<&str> {
+    line.strip_prefix(MARK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_told_apart() {
+        let stdout = "rstwatch-vm: begin doctor\n{\"doctor\":{}}\nrstwatch-vm: end 0\n\
+                      rstwatch-vm: begin integration\nrunning 2 tests\n\n\
+                      test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured\n\
+                      rstwatch-vm: end 101\nrstwatch-vm: begin leftovers\n";
+        let done = parse(stdout);
+        let all: Vec<_> = done
+            .iter()
+            .map(|done| (&*done.name, done.is_well(), done.summary()))
+            .collect();
+        assert_eq!(
+            all,
+            [
+                ("doctor", true, "well".to_owned()),
+                ("integration", false, "1 passed, 1 failed".to_owned()),
+                ("leftovers", false, "DID NOT END".to_owned()),
+            ]
+        );
+        assert_eq!(done[0].objects().count(), 1);
+    }
+
+    #[test]
+    fn the_script_marks_every_step() {
+        let script = script();
+        for name in steps() {
+            assert!(script.contains(&format!("begin {name}'")), "{script}");
+        }
+        assert!(TESTS.iter().all(|test| steps().any(|step| step == *test)));
+    }
+}
