@@ -113,12 +113,12 @@ unsafe fn nets(filter: *const KernelFilter, tuple: &Tuple) -> bool {
 unsafe fn contains(net: *const Net, addr: &[u8; 16]) -> bool {
     let words = words(addr);
     let mut differences = 0;
-    for at in 0..words.len() {
+    for (at, word) in words.into_iter().enumerate() {
         // SAFETY: the caller's promise; the index lies in both arrays.
         unsafe {
             let mask = read_volatile((&raw const (*net).mask).cast::<u32>().add(at));
             let net = read_volatile((&raw const (*net).net).cast::<u32>().add(at));
-            differences |= words[at] & mask ^ net;
+            differences |= word & mask ^ net;
         }
     }
     differences == 0

@@ -16,6 +16,21 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![allow(
+    clippy::inline_always,
+    reason = "a program is one function to the kernel: what is not inlined costs a call and a frame of the small stack"
+)]
+#![allow(
+    clippy::cast_lossless,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_ptr_alignment,
+    reason = "fields of the kernel's and of the wire are reinterpreted; where alignment matters, the place says why it holds"
+)]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "a context is a pointer, and an entry point takes it as the attribute demands"
+)]
 #![expect(
     missing_docs,
     reason = "the attributes that make programs add functions without documentation"

@@ -81,7 +81,7 @@ fn add(key: &TallyKey) -> bool {
         maps::increment(count);
         return true;
     }
-    if TALLY.insert(key, &1, NO_EXIST).is_ok() {
+    if TALLY.insert(key, 1, NO_EXIST).is_ok() {
         return true;
     }
     // Another CPU may have been faster.

@@ -225,7 +225,7 @@ impl Tracer {
     /// When the map cannot be read.
     pub fn tally(&self) -> anyhow::Result<Vec<(TallyKey, u64)>> {
         let mut kinds = Vec::new();
-        for kind in self.tally.iter() {
+        for kind in &self.tally {
             let (key, counts) = kind.context("cannot read the BPF side's tally")?;
             let key = TallyKey::read_from_bytes(&key)
                 .map_err(|_| anyhow::anyhow!("the BPF side's tally has keys of another type"))?;
