@@ -7,7 +7,8 @@
 //! The full file is `/sys/kernel/btf/vmlinux`, or the section `.BTF` of a kernel image that
 //! `scripts/extract-vmlinux` of the kernel's sources has unpacked.
 //!
-//! Kept as they are: every structure of `rstwatch_common::layout::FIELDS` with all its members,
+//! Kept as they are: every structure of `rstwatch_common::layout::FIELDS` with all its members, those
+//! whose mere presence tells something (`FULL_EVENT`, `MEMLOCK`),
 //! the anonymous and named structures on the way to a nested field, `enum sk_rst_reason` and `enum bpf_func_id`, and the
 //! typedefs of the tracepoints. Names, offsets, sizes, typedefs and qualifiers stay true. Any other
 //! structure becomes one of the same name and size without members, and every pointer one to

@@ -1,9 +1,9 @@
 //! `rstwatch doctor`: what this kernel gives, what is missing, and what that costs.
 //!
-//! - [`findings`]: looks, and loads and attaches every program; the only part that does I/O.
-//! - [`judge`]: findings to a report: what is well, what is missing, what that costs.
-//! - [`report`]: the report, which is also its JSON.
-//! - [`text`]: the report as text for a person.
+//! - `findings`: looks, and loads and attaches every program; the only part that does I/O.
+//! - `judge`: findings to a report: what is well, what is missing, what that costs.
+//! - `report`: the report, which is also its JSON.
+//! - `text`: the report as text for a person.
 
 mod findings;
 mod judge;

@@ -142,7 +142,7 @@ mod tests {
         };
         assert_eq!(
             page(false),
-            "  broken  btf                  not found\n\nEnd\n"
+            "  broken  btf                        not found\n\nEnd\n"
         );
         assert!(page(true).contains("\u{1b}[31mbroken\u{1b}[0m  btf"));
     }

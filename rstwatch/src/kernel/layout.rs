@@ -162,6 +162,10 @@ fn locate(btf: &Btf, structures: &[u32], field: &Field) -> Result<u16, Why> {
 
 /// What the kernel's type information says about the hooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about the kernel, each from its own place in the BTF"
+)]
 pub struct Hooks {
     /// `tcp_send_reset` passes a reason as its third argument (6.10 and later).
     pub send_reset_reason: bool,

@@ -65,12 +65,17 @@ pub fn binary() -> PathBuf {
 
 /// Whether this kernel gives a reason for every reset that it sends.
 pub fn names_reasons() -> bool {
+    is_since(6, 12)
+}
+
+/// Whether this kernel is of that version or a later one.
+pub fn is_since(major: u32, minor: u32) -> bool {
     let release = uname().expect("uname").release().to_owned();
     let release = release.to_string_lossy();
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .map_while(|number| number.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(6), Some(12))
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
 /// A stage for the scenario `name`, with what comes before the tracer already played.
