@@ -33,11 +33,14 @@ const STEPS: [Step; 5] = [
     },
     Step {
         name: "integration",
-        command: "/tests/integration",
+        // The selftest has just played every scenario, under one tracer rather than one each, which
+        // takes a tenth of the time; and what an old kernel lacks is judged there.
+        command: "/tests/integration --skip ::ipv4 --skip ::ipv6 --skip selftest::every_cause",
     },
     Step {
         name: "ownership",
-        command: "/tests/ownership",
+        // Without those that measure time and memory, which a guest has in another measure.
+        command: "/tests/ownership --skip crowd::",
     },
     Step {
         name: "leftovers",
