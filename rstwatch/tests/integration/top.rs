@@ -292,8 +292,9 @@ fn ctrl_c_and_a_new_size_are_understood() {
 #[test]
 fn a_panic_leaves_the_terminal_as_it_was() {
     let test = std::env::current_exe().expect("this program");
+    // Without the backtrace, which would push the panic's words off the screen.
     let terminal = Terminal::new(&format!(
-        "{} --exact top::panic_on_a_screen --ignored --nocapture --test-threads 1",
+        "env RUST_BACKTRACE=0 {} --exact top::panic_on_a_screen --ignored --nocapture --test-threads 1",
         test.display()
     ));
     let last = terminal.await_end(101);
