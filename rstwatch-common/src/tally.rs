@@ -19,6 +19,9 @@ pub const OF_OWN_ACCORD: u8 = 1;
 /// Kinds that are told apart. What goes beyond is counted without its port.
 pub const TALLY_KINDS: u32 = 4_096;
 
+/// Kinds without the port: reasons, states and directions come in fewer combinations than this.
+pub const TALLY_KINDS_WITHOUT_PORT: u32 = 1_024;
+
 plain_data! {
     /// A kind of reset, the key of the map `TALLY`.
     pub struct TallyKey {

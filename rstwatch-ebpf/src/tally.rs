@@ -4,7 +4,9 @@ use aya_ebpf::{macros::map, maps::PerCpuHashMap};
 use rstwatch_common::{
     entry::Tuple,
     stats::Stat,
-    tally::{BY_SEGMENT, NOT_RECEIVED, RECEIVED, SENT, TALLY_KINDS, TallyKey},
+    tally::{
+        BY_SEGMENT, NOT_RECEIVED, RECEIVED, SENT, TALLY_KINDS, TALLY_KINDS_WITHOUT_PORT, TallyKey,
+    },
 };
 
 use crate::maps;
@@ -15,6 +17,12 @@ const SYN_SENT: u8 = 2;
 /// Resets by kind.
 #[map]
 static TALLY: PerCpuHashMap<TallyKey, u64> = PerCpuHashMap::with_max_entries(TALLY_KINDS, 0);
+
+/// Those of kinds that found no room there, by kind without the port: of these there are few, so that
+/// none is ever without room.
+#[map]
+static TALLY_REST: PerCpuHashMap<TallyKey, u64> =
+    PerCpuHashMap::with_max_entries(TALLY_KINDS_WITHOUT_PORT, 0);
 
 /// `BPF_NOEXIST`: insert only what is not there yet.
 const NO_EXIST: u64 = 1;
@@ -64,28 +72,27 @@ pub fn not_received(state: u8, local_port: u16) {
 
 #[inline(always)]
 fn bump(mut key: TallyKey) {
-    if add(&key) {
+    if add(&TALLY, &key) {
         return;
     }
-    // No room for another kind: it joins those of all such ports.
     key.port = 0;
-    if !add(&key) {
+    if !add(&TALLY_REST, &key) {
         maps::count(Stat::Untallied);
     }
 }
 
 /// Adds one to a kind. Returns whether there was room for it.
 #[inline(always)]
-fn add(key: &TallyKey) -> bool {
-    if let Some(count) = TALLY.get_ptr_mut(key) {
+fn add(tally: &PerCpuHashMap<TallyKey, u64>, key: &TallyKey) -> bool {
+    if let Some(count) = tally.get_ptr_mut(key) {
         maps::increment(count);
         return true;
     }
-    if TALLY.insert(key, 1, NO_EXIST).is_ok() {
+    if tally.insert(key, 1, NO_EXIST).is_ok() {
         return true;
     }
     // Another CPU may have been faster.
-    match TALLY.get_ptr_mut(key) {
+    match tally.get_ptr_mut(key) {
         Some(count) => {
             maps::increment(count);
             true

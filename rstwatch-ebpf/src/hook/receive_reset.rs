@@ -61,15 +61,10 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
         return;
     }
 
-    let slot = if passes {
-        maps::EVENTS.reserve::<SocketReset>(0)
-    } else {
-        None
-    };
     let mut marks = MARK_RESET;
     if maybe_data {
         marks |= MARK_MAYBE_DATA;
-        if slot.is_none() {
+        if !passes {
             marks |= MARK_UNTOLD;
         }
     }
@@ -87,9 +82,13 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
         met.note_unseen(ctx, sock as u64, &tuple, &mut unseen);
         &raw const unseen
     };
-    let Some(mut slot) = slot else {
-        if passes {
-            lost(ctx, Stat::LostReset);
+    if !passes {
+        return;
+    }
+    let Some(mut slot) = maps::EVENTS.reserve::<SocketReset>(0) else {
+        lost(ctx, Stat::LostReset);
+        if maybe_data {
+            note_untold(ctx, sock as u64, &tuple);
         }
         return;
     };
@@ -154,6 +153,22 @@ unsafe fn fill_reset(reset: *mut Reset, kind: u16, sock: KernelPtr, tuple: &Tupl
         (*reset).substate = 0;
         (*reset).flags = 0;
         (*reset).pad = 0;
+    }
+}
+
+/// Notes, of a reset that may be none, that user space has not heard of it.
+#[inline(never)]
+fn note_untold<C: EbpfContext>(ctx: &C, sock: u64, tuple: &Tuple) {
+    if let Some(entry) = maps::socket(sock) {
+        // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
+        unsafe { (*entry).marks |= MARK_UNTOLD };
+        return;
+    }
+    let mut past = SocketEntry::EMPTY;
+    // SAFETY: `past` is ours.
+    if unsafe { history::recall(tuple, &raw mut past) } {
+        past.marks |= MARK_UNTOLD;
+        history::remember(ctx, tuple, &raw const past);
     }
 }
 

@@ -186,36 +186,32 @@ fn answer<M: Memory, C: EbpfContext>(
     } else {
         filter::admits(tuple)
     };
-    let slot = if passes {
-        maps::EVENTS.reserve::<SocketReset>(0)
-    } else {
-        None
-    };
-    let told = slot.is_some();
-    if known.marks & MARK_MAYBE_DATA != 0 {
-        // This is the RST for which `tcp_receive_reset` fired: none had come. When user space has
-        // heard of that and cannot hear of this, it goes on to take it for one.
-        let untold = known.marks & MARK_UNTOLD != 0;
-        if told || untold {
-            maps::count(Stat::NotReceived);
-            tally::not_received(known.prev_state, tuple.local_port);
+    // When this is the RST for which `tcp_receive_reset` fired, none had come.
+    let none_came = known.marks & MARK_MAYBE_DATA != 0;
+    let untold = known.marks & MARK_UNTOLD != 0;
+    if !passes {
+        maps::count(Stat::SentFiltered);
+        if none_came && untold {
+            withdraw(known, tuple);
+            maps::count(Stat::NotReceivedFiltered);
         }
-        if untold {
-            maps::count(if passes {
-                Stat::NotReceivedLost
-            } else {
-                Stat::NotReceivedFiltered
-            });
-        }
+        return;
     }
-    let Some(mut slot) = slot else {
-        if passes {
-            lost(ctx, Stat::LostReset);
-        } else {
-            maps::count(Stat::SentFiltered);
+    let Some(mut slot) = maps::EVENTS.reserve::<SocketReset>(0) else {
+        lost(ctx, Stat::LostReset);
+        // If user space has heard of the other, it goes on to take it for a RST.
+        if none_came && untold {
+            withdraw(known, tuple);
+            maps::count(Stat::NotReceivedLost);
         }
         return;
     };
+    if none_came {
+        withdraw(known, tuple);
+        if untold {
+            maps::count(Stat::NotReceivedLost);
+        }
+    }
     let record = slot.as_mut_ptr();
     // SAFETY: the ring gave room for a whole record; every field is written. The hook's pointers
     // are not null.
@@ -240,6 +236,13 @@ fn answer<M: Memory, C: EbpfContext>(
         copy_entry(&raw mut (*record).entry, known);
     }
     slot.submit(NO_WAKEUP);
+}
+
+/// Takes back that a RST had been received.
+#[inline(always)]
+fn withdraw(known: &SocketEntry, tuple: &Tuple) {
+    maps::count(Stat::NotReceived);
+    tally::not_received(known.prev_state, tuple.local_port);
 }
 
 /// Whether user space wants to hear of the connection that a segment belongs to. What could not be

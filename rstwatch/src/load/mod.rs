@@ -161,7 +161,8 @@ pub struct Attached {
 pub struct Tracer {
     ebpf: Ebpf,
     stats: PerCpuArray<MapData, u64>,
-    tally: PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>,
+    /// By kind, and what had no room there by kind without the port.
+    tally: [PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>; 2],
     /// What became of each hook that this kernel is to have.
     pub hooks: Vec<Attached>,
 }
@@ -193,7 +194,10 @@ impl Tracer {
         }
         let ring = take_map(&mut ebpf, "EVENTS")?;
         let stats = take_map(&mut ebpf, "STATS")?;
-        let tally = take_map(&mut ebpf, "TALLY")?;
+        let tally = [
+            take_map(&mut ebpf, "TALLY")?,
+            take_map(&mut ebpf, "TALLY_REST")?,
+        ];
         let tracer = Self {
             ebpf,
             stats,
@@ -225,7 +229,7 @@ impl Tracer {
     /// When the map cannot be read.
     pub fn tally(&self) -> anyhow::Result<Vec<(TallyKey, u64)>> {
         let mut kinds = Vec::new();
-        for kind in &self.tally {
+        for kind in self.tally.iter().flat_map(PerCpuHashMap::iter) {
             let (key, counts) = kind.context("cannot read the BPF side's tally")?;
             let key = TallyKey::read_from_bytes(&key)
                 .map_err(|_| anyhow::anyhow!("the BPF side's tally has keys of another type"))?;

@@ -112,6 +112,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     // Before any other thread is started: each has its own capabilities.
     privileges::drop_unneeded(|| tracer.stat(Stat::Sent).is_ok())
         .context("cannot give up the privileges that are no longer needed")?;
+    give_back_memory();
     let host = HostFacts {
         uptime: uptime(),
         reasons: cause::Reasons::named_by(&kernel.reasons),
@@ -175,4 +176,14 @@ fn uptime() -> Option<Duration> {
     let text = fs::read_to_string("/proc/uptime").ok()?;
     let seconds: f64 = text.split_ascii_whitespace().next()?.parse().ok()?;
     Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// Gives the memory back to the system that only the start took: reading symbols and types takes more
+/// than all the rest does later.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointer, and what is allocated stays so.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
 }
