@@ -120,7 +120,10 @@ fn count_by_log(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: &str, means: Means) ->
 /// The number in the last line of a verifier's log: `processed 2400 insns (limit 1000000) ...`
 /// (`print_verification_stats`, 5.2 and later).
 fn processed_in(log: &str) -> Option<u32> {
-    let line = log.lines().rev().find_map(|line| line.strip_prefix("processed "))?;
+    let line = log
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("processed "))?;
     line.split(' ').next()?.parse().ok()
 }
 
