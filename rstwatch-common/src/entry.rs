@@ -107,10 +107,12 @@ pub const MARK_MAYBE_DATA: u8 = 4;
 
 /// [`SocketEntry::marks`]: its process's `close()` ended it with a reset.
 pub const MARK_ABORTED: u8 = 8;
+/// [`SocketEntry::marks`], with [`MARK_MAYBE_DATA`]: user space was not told of that.
+pub const MARK_UNTOLD: u8 = 16;
 
 plain_data! {
     /// What is known about a socket, while it lives (map `SOCKETS`, keyed by the socket's kernel
-    /// address) and a while after (map `HISTORY`, keyed by [`Tuple`]).
+    /// address) and a while after (map `HISTORY`).
     pub struct SocketEntry {
         /// Whose socket it is.
         pub owner: Task,

@@ -2,6 +2,8 @@
 //!
 //! - [`record`]: what the ring buffer carries.
 //! - [`entry`]: keys and values of the maps, which records embed as well.
+//! - [`tally`]: the counts of all resets, by kind.
+//! - [`filter`]: which of them user space wants to hear of.
 //! - [`layout`]: where the fields of the running kernel's structures are, as read-only globals.
 //! - [`stats`]: the per-CPU counters of what could not be recorded.
 //!
@@ -12,9 +14,11 @@
 #![no_std]
 
 pub mod entry;
+pub mod filter;
 pub mod layout;
 pub mod record;
 pub mod stats;
+pub mod tally;
 
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), its terminating NUL included.
 pub const COMM_LEN: usize = 16;
@@ -27,7 +31,7 @@ macro_rules! plain_data {
     ($(#[$doc:meta])* pub struct $name:ident { $($body:tt)* } size $size:expr) => {
         $(#[$doc])*
         #[repr(C)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[cfg_attr(
             feature = "user",
             derive(

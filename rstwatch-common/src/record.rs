@@ -87,6 +87,31 @@ plain_data! {
     size 88
 }
 
+impl Reset {
+    /// Nothing known.
+    pub const EMPTY: Self = Self {
+        header: Header {
+            kind: 0,
+            version: 0,
+            cpu: 0,
+            time_ns: 0,
+            sock: 0,
+        },
+        tuple: Tuple::EMPTY,
+        reason: 0,
+        seq: 0,
+        ack: 0,
+        payload: 0,
+        window: 0,
+        tcp_flags: 0,
+        ttl: 0,
+        state: 0,
+        substate: 0,
+        flags: 0,
+        pad: 0,
+    };
+}
+
 plain_data! {
     /// `tcp_send_reset` in answer to a segment that met no full socket, and whose connection is not
     /// in the history either.
@@ -98,7 +123,8 @@ plain_data! {
 }
 
 plain_data! {
-    /// As [`SegmentReset`], for a connection that the history of closed connections knows.
+    /// As [`SegmentReset`], for a connection that the history of closed connections knows. A segment
+    /// that met a listener in its place is told so too.
     pub struct LateReset {
         /// The reset.
         pub reset: Reset,

@@ -10,6 +10,16 @@ pub enum Stat {
     Received,
     /// `tcp_receive_reset` fired for data on a closed receiving side: no RST had come.
     NotReceived,
+    /// A sent reset that the filter in the kernel held back.
+    SentFiltered,
+    /// `tcp_receive_reset` fired for a connection that the filter in the kernel held back.
+    ReceivedFiltered,
+    /// Of those, the ones for which no RST had come.
+    NotReceivedFiltered,
+    /// The same for a record that found no room in the ring: no reset's detail was lost with it.
+    NotReceivedLost,
+    /// A reset that the tally found no room for.
+    Untallied,
     /// A reset's detail was lost because the ring was full.
     LostReset,
     /// A close of a reset socket was lost because the ring was full.
@@ -18,9 +28,7 @@ pub enum Stat {
     LostListener,
     /// The `SOCKETS` map was full.
     SocketsFull,
-    /// A closed connection went into the history, perhaps in the place of the least recently used.
-    Remembered,
-    /// The `HISTORY` map refused an insertion.
+    /// The history was busy: a closed connection was not remembered, or not found.
     HistoryFailed,
     /// A read of kernel memory failed.
     ReadFailed,
@@ -30,15 +38,19 @@ pub enum Stat {
 
 impl Stat {
     /// Every counter, in the order of its index.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Sent,
         Self::Received,
         Self::NotReceived,
+        Self::SentFiltered,
+        Self::ReceivedFiltered,
+        Self::NotReceivedFiltered,
+        Self::NotReceivedLost,
+        Self::Untallied,
         Self::LostReset,
         Self::LostClosed,
         Self::LostListener,
         Self::SocketsFull,
-        Self::Remembered,
         Self::HistoryFailed,
         Self::ReadFailed,
         Self::StackFailed,

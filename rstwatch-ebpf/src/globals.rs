@@ -2,7 +2,10 @@
 //! values for constants, and removes the code that they switch off.
 
 use aya_ebpf::Global;
-use rstwatch_common::layout::{ABSENT, Features, Layout};
+use rstwatch_common::{
+    filter::KernelFilter,
+    layout::{ABSENT, Features, Layout},
+};
 
 /// Where the running kernel keeps its fields.
 #[unsafe(no_mangle)]
@@ -15,6 +18,18 @@ pub static FEATURES: Global<Features> = Global::new(Features {
     current_task_btf: 0,
     destroy_sock: 0,
 });
+
+/// Which resets user space wants to hear of.
+#[unsafe(no_mangle)]
+pub static FILTER: Global<KernelFilter> = Global::new(KernelFilter::ALL);
+
+/// Records in each CPU's part of the history: a power of two.
+#[unsafe(no_mangle)]
+pub static HISTORY_PLACES: Global<u32> = Global::new(1);
+
+/// Chains of the history, a power of two, less one.
+#[unsafe(no_mangle)]
+pub static HISTORY_CHAINS_MASK: Global<u32> = Global::new(0);
 
 /// The offset of one field of [`Layout`], [`ABSENT`] when the kernel has none.
 macro_rules! offset_of_field {
@@ -60,4 +75,16 @@ pub fn has_destroy_sock() -> bool {
 #[inline(always)]
 pub fn has_current_task_btf() -> bool {
     FEATURES.load().current_task_btf != 0
+}
+
+/// How many records each CPU's part of the history has.
+#[inline(always)]
+pub fn history_places() -> u32 {
+    HISTORY_PLACES.load()
+}
+
+/// What makes a hash the index of a chain of the history.
+#[inline(always)]
+pub fn history_chains_mask() -> u32 {
+    HISTORY_CHAINS_MASK.load()
 }

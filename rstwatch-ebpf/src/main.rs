@@ -8,24 +8,43 @@
 //! 6.10): by fentry, else as a kprobe.
 //!
 //! - [`hook`]: what each tracepoint does.
+//! - [`tally`], [`filter`]: every reset is counted, and some are told.
 //! - [`socket`], [`segment`], [`task`]: reading what the kernel knows.
 //! - [`memory`]: the two ways to read it.
-//! - [`maps`]: where it is kept and sent; [`globals`]: what user space tells us.
+//! - [`maps`], [`history`]: where it is kept and sent; [`globals`]: what user space tells us.
 
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![allow(
+    clippy::inline_always,
+    reason = "a program is one function to the kernel: what is not inlined costs a call and a frame of the small stack"
+)]
+#![allow(
+    clippy::cast_lossless,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_ptr_alignment,
+    reason = "fields of the kernel's and of the wire are reinterpreted; where alignment matters, the place says why it holds"
+)]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "a context is a pointer, and an entry point takes it as the attribute demands"
+)]
 #![expect(
     missing_docs,
     reason = "the attributes that make programs add functions without documentation"
 )]
 
+mod filter;
 mod globals;
+mod history;
 mod hook;
 mod maps;
 mod memory;
 mod segment;
 mod socket;
+mod tally;
 mod task;
 
 use aya_ebpf::{

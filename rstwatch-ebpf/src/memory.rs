@@ -99,12 +99,12 @@ impl Memory for Probe {
 #[inline(always)]
 pub unsafe fn probe<T: Copy + Default>(base: KernelPtr, offset: u16) -> T {
     // SAFETY: see above.
-    match unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()) } {
-        Ok(value) => value,
-        Err(_) => {
-            maps::count(Stat::ReadFailed);
-            T::default()
-        }
+    let read = unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()) };
+    if let Ok(value) = read {
+        value
+    } else {
+        maps::count(Stat::ReadFailed);
+        T::default()
     }
 }
 

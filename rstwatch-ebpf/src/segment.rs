@@ -13,10 +13,9 @@ use crate::{
     memory::{KernelPtr, Memory, probe},
 };
 
-/// An IPv6 header and a TCP header without options, or an IPv4 header, a TCP header and more.
-const HEADERS: usize = 60;
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
+/// An IP header of either version without options.
+const HEADERS: usize = 40;
+const IPV6_HEADER: u32 = 40;
 const TCP_HEADER: usize = 20;
 
 /// Fills in the segment and, from it, the connection as this host sees it: the segment's
@@ -25,112 +24,154 @@ const TCP_HEADER: usize = 20;
 /// # Safety
 ///
 /// `reset` must be valid for writes, `skb` be a non-null `sk_buff` argument of the hook.
-#[inline(always)]
+#[inline(never)]
 pub unsafe fn fill<M: Memory>(reset: *mut Reset, skb: KernelPtr) {
-    let mut bytes = [0u8; HEADERS];
-    // SAFETY: the caller's promise; the offsets are those of `sk_buff`.
-    let (head, network, transport, len) = unsafe {
-        (
-            M::read::<u64>(skb, offset_of_field!(skb_head)) as KernelPtr,
-            M::read::<u16>(skb, offset_of_field!(skb_network_header)),
-            M::read::<u16>(skb, offset_of_field!(skb_transport_header)),
-            M::read::<u32>(skb, offset_of_field!(skb_len)),
-        )
-    };
-    // One read takes both headers when the first has no options, as nearly always.
-    // SAFETY: the helper checks the address.
-    let read =
-        unsafe { bpf_probe_read_kernel_buf(head.wrapping_add(network as usize), &mut bytes) };
-    if read.is_err() {
-        maps::count(Stat::ReadFailed);
-        // SAFETY: the caller's promise.
-        unsafe {
+    let mut headers = Headers::NONE;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !headers.read::<M>(skb) {
             (*reset).flags |= READ_FAILED;
             clear(reset);
+            return;
         }
-        return;
+        headers.fill_tuple(&raw mut (*reset).tuple);
+        headers.fill_tcp(reset);
+        headers.fill_ip(reset, M::read(skb, offset_of_field!(skb_len)));
     }
-    let ip_len = transport.wrapping_sub(network) as usize;
-    let ipv4 = bytes[0] >> 4 == 4;
-    let tcp_at = if ipv4 { IPV4_HEADER } else { IPV6_HEADER };
-    if ip_len != tcp_at {
-        // Options or extension headers stand between: read the TCP header where it is.
-        let mut tcp = [0u8; TCP_HEADER];
-        // SAFETY: the helper checks the address.
-        if unsafe { bpf_probe_read_kernel_buf(head.wrapping_add(transport as usize), &mut tcp) }
-            .is_err()
-        {
+}
+
+/// Fills in the connection alone. Leaves it as it is when the headers cannot be read.
+///
+/// # Safety
+///
+/// `tuple` must be valid for writes, `skb` be a non-null `sk_buff` argument of the hook.
+#[inline(never)]
+pub unsafe fn fill_tuple<M: Memory>(tuple: *mut Tuple, skb: KernelPtr) {
+    let mut headers = Headers::NONE;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if headers.read::<M>(skb) {
+            headers.fill_tuple(tuple);
+        }
+    }
+}
+
+/// A segment's headers, as they came.
+struct Headers {
+    /// The IP header, and what follows.
+    ip: [u8; HEADERS],
+    /// The TCP header.
+    tcp: [u8; TCP_HEADER],
+    /// The length of all before the TCP header.
+    ip_len: u32,
+}
+
+impl Headers {
+    const NONE: Self = Self {
+        ip: [0; HEADERS],
+        tcp: [0; TCP_HEADER],
+        ip_len: 0,
+    };
+
+    /// Reads them. Returns whether it could; if not, that is counted.
+    ///
+    /// # Safety
+    ///
+    /// `skb` must be a non-null `sk_buff` argument of the hook.
+    #[inline(always)]
+    unsafe fn read<M: Memory>(&mut self, skb: KernelPtr) -> bool {
+        // SAFETY: the caller's promise; the offsets are those of `sk_buff`.
+        let (head, network, transport) = unsafe {
+            (
+                M::read::<u64>(skb, offset_of_field!(skb_head)) as KernelPtr,
+                M::read::<u16>(skb, offset_of_field!(skb_network_header)),
+                M::read::<u16>(skb, offset_of_field!(skb_transport_header)),
+            )
+        };
+        self.ip_len = transport.wrapping_sub(network) as u32;
+        // SAFETY: the helper checks the addresses.
+        let read = unsafe {
+            bpf_probe_read_kernel_buf(head.wrapping_add(network as usize), &mut self.ip).is_ok()
+                && bpf_probe_read_kernel_buf(head.wrapping_add(transport as usize), &mut self.tcp)
+                    .is_ok()
+        };
+        if !read {
             maps::count(Stat::ReadFailed);
         }
-        // SAFETY: the caller's promise.
-        unsafe { fill_tcp(reset, &tcp, 0) };
-    } else if ipv4 {
-        // SAFETY: the caller's promise.
-        unsafe { fill_tcp(reset, &bytes, IPV4_HEADER) };
-    } else {
-        // SAFETY: the caller's promise.
-        unsafe { fill_tcp(reset, &bytes, IPV6_HEADER) };
+        read
     }
-    // SAFETY: the caller's promise.
-    unsafe { fill_ip(reset, &bytes, ip_len as u32, len) };
-}
 
-/// # Safety
-///
-/// `reset` must be valid for writes.
-#[inline(always)]
-unsafe fn fill_tcp<const N: usize>(reset: *mut Reset, bytes: &[u8; N], at: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        (*reset).tuple.remote_port = be16(bytes, at);
-        (*reset).tuple.local_port = be16(bytes, at + 2);
-        (*reset).seq = be32(bytes, at + 4);
-        (*reset).ack = be32(bytes, at + 8);
-        // The header's length for now; `fill_ip` makes it the payload's.
-        (*reset).payload = ((bytes[at + 12] >> 4) as u32) * 4;
-        (*reset).tcp_flags = bytes[at + 13];
-        (*reset).window = be16(bytes, at + 14);
-        (*reset).flags |= HAS_SEGMENT;
+    #[inline(always)]
+    fn is_ipv4(&self) -> bool {
+        self.ip[0] >> 4 == 4
     }
-}
 
-/// # Safety
-///
-/// `reset` must be valid for writes, its `payload` hold the TCP header's length.
-#[inline(always)]
-unsafe fn fill_ip(reset: *mut Reset, bytes: &[u8; HEADERS], ip_len: u32, skb_len: u32) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let tcp_len = (*reset).payload;
-        let total = if bytes[0] >> 4 == 4 {
-            (*reset).ttl = bytes[8];
-            let tuple = &raw mut (*reset).tuple;
-            set_ipv4(&raw mut (*tuple).remote, ne32(bytes, 12));
-            set_ipv4(&raw mut (*tuple).local, ne32(bytes, 16));
-            be16(bytes, 2) as u32
-        } else {
-            (*reset).ttl = bytes[7];
-            let tuple = &raw mut (*reset).tuple;
-            set_ipv6(&raw mut (*tuple).remote, bytes, 8);
-            set_ipv6(&raw mut (*tuple).local, bytes, 24);
-            match be16(bytes, 4) {
-                0 => 0,
-                payload => payload as u32 + IPV6_HEADER as u32,
+    /// # Safety
+    ///
+    /// `tuple` must be valid for writes.
+    #[inline(always)]
+    unsafe fn fill_tuple(&self, tuple: *mut Tuple) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*tuple).remote_port = be16(&self.tcp, 0);
+            (*tuple).local_port = be16(&self.tcp, 2);
+            if self.is_ipv4() {
+                set_ipv4(&raw mut (*tuple).remote, ne32(&self.ip, 12));
+                set_ipv4(&raw mut (*tuple).local, ne32(&self.ip, 16));
+            } else {
+                set_ipv6(&raw mut (*tuple).remote, &self.ip, 8);
+                set_ipv6(&raw mut (*tuple).local, &self.ip, 24);
             }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `reset` must be valid for writes.
+    #[inline(always)]
+    unsafe fn fill_tcp(&self, reset: *mut Reset) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*reset).seq = be32(&self.tcp, 4);
+            (*reset).ack = be32(&self.tcp, 8);
+            (*reset).tcp_flags = self.tcp[13];
+            (*reset).window = be16(&self.tcp, 14);
+            (*reset).flags |= HAS_SEGMENT;
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `reset` must be valid for writes.
+    #[inline(always)]
+    unsafe fn fill_ip(&self, reset: *mut Reset, skb_len: u32) {
+        let tcp_len = ((self.tcp[12] >> 4) as u32) * 4;
+        let (ttl, total) = if self.is_ipv4() {
+            (self.ip[8], be16(&self.ip, 2) as u32)
+        } else {
+            let total = match be16(&self.ip, 4) {
+                0 => 0,
+                payload => payload as u32 + IPV6_HEADER,
+            };
+            (self.ip[7], total)
         };
         // A length of zero means a segment too big for the field (BIG TCP): then the buffer's own
         // length, which starts at the TCP header where resets are sent, tells.
         let payload = if total == 0 {
             skb_len.wrapping_sub(tcp_len)
         } else {
-            total.wrapping_sub(ip_len).wrapping_sub(tcp_len)
+            total.wrapping_sub(self.ip_len).wrapping_sub(tcp_len)
         };
-        // Negative: the headers contradict each other.
-        (*reset).payload = if payload > i32::MAX as u32 {
-            0
-        } else {
-            payload
-        };
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*reset).ttl = ttl;
+            // Negative: the headers contradict each other.
+            (*reset).payload = if payload > i32::MAX as u32 {
+                0
+            } else {
+                payload
+            };
+        }
     }
 }
 

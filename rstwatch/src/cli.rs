@@ -8,11 +8,12 @@
 
 mod doctor;
 mod selftest;
+pub mod top;
 
 use std::{
     fmt,
     net::IpAddr,
-    num::NonZeroU64,
+    num::{NonZeroU32, NonZeroU64},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -43,6 +44,9 @@ pub const EXIT_USAGE: u8 = 2;
 /// The largest ring buffer that may be asked for, in bytes. The kernel would take more (up to a
 /// `u32`), and charge all of it to this process.
 const MAX_RING_SIZE: u32 = 1 << 30;
+
+/// Rows a second that a terminal gets: more cannot be read.
+const DEFAULT_MAX_RATE: u32 = 100;
 
 /// Where `ip netns` keeps the names of network namespaces.
 const NETNS_DIR: &str = "/run/netns";
@@ -117,14 +121,13 @@ impl Cli {
 
 /// What rstwatch can do.
 #[derive(Debug, Subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one in the life of the process"
-)]
 pub enum Command {
     /// Print every reset as it happens (the default)
     #[command(after_help = AFTER_HELP, after_long_help = AFTER_LONG_HELP)]
     Trace(TraceArgs),
+    /// Watch on a full screen what is reset now: rates, causes, owners, ports, peers
+    #[command(after_help = top::AFTER_HELP, after_long_help = top::AFTER_LONG_HELP)]
+    Top(top::TopArgs),
     /// Explain a cause, a kernel reason, an error or a text from a log; needs no privileges
     #[command(after_help = AFTER_EXPLAIN)]
     Explain(ExplainArgs),
@@ -171,13 +174,13 @@ impl ExplainArgs {
     }
 }
 
-/// The arguments of `trace`, as they were written.
+/// Which resets to show, as it was written.
 #[derive(Args, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a switch of its own on the command line"
 )]
-pub struct TraceArgs {
+pub struct FilterArgs {
     /// Show resets of this process: it owns or holds the socket, or caused the reset
     #[arg(
         short,
@@ -248,6 +251,13 @@ pub struct TraceArgs {
     #[arg(long, value_name = "NAME", help_heading = "What to show")]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     unit: Vec<String>,
+}
+
+/// The arguments of `trace`, as they were written.
+#[derive(Args, Debug)]
+pub struct TraceArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
 
     /// Print the date before the time
     #[arg(short = 'T', long, help_heading = "How to show it")]
@@ -290,11 +300,24 @@ pub struct TraceArgs {
     #[arg(long, value_name = "N", help_heading = "When to stop")]
     count: Option<NonZeroU64>,
 
-    /// Print a summary each time this time has passed, and not at the end only
+    /// Print the shape of what came and a summary each time this time has passed, and not at the
+    /// end only
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     #[arg(help_heading = "How to show it")]
     interval: Option<Duration>,
 
+    /// Print at most so many resets a second, count the rest by cause; 0 is no limit [default: 100
+    /// for a table on a terminal, else 0]
+    #[arg(long, value_name = "N", help_heading = "How to show it")]
+    max_rate: Option<u32>,
+
+    #[command(flatten)]
+    running: RunningArgs,
+}
+
+/// How to run, as it was written.
+#[derive(Args, Debug)]
+pub struct RunningArgs {
     /// Create this file once every hook is in place
     #[arg(long, value_name = "PATH", help_heading = "Running it")]
     ready_file: Option<PathBuf>,
@@ -304,7 +327,7 @@ pub struct TraceArgs {
     #[arg(help_heading = "Running it")]
     ring_size: u64,
 
-    /// How many closed connections to remember, for what still comes for them
+    /// How many closed connections to remember, for what still comes for them, rounded up to a power of two
     #[arg(
         long,
         value_name = "NUMBER",
@@ -392,8 +415,10 @@ pub struct TraceOptions {
     pub duration: Option<Duration>,
     /// Stop after so many events were shown.
     pub count: Option<NonZeroU64>,
-    /// Print a summary each time this has passed; more than zero.
+    /// Print the shape and a summary each time this has passed; more than zero.
     pub interval: Option<Duration>,
+    /// Show at most so many events a second.
+    pub max_rate: Option<NonZeroU32>,
     /// Create this file once every hook is in place.
     pub ready_file: Option<PathBuf>,
     /// Attach as raw tracepoints only.
@@ -415,35 +440,19 @@ pub enum Output {
     Table(TableOptions),
     /// As JSON.
     Json,
+    /// On a full screen.
+    Screen,
 }
 
-impl TraceArgs {
-    /// The options that these arguments mean.
-    ///
-    /// # Errors
-    ///
-    /// A usage error, ready to be shown, when a network namespace is not found or the ring buffer
-    /// would be larger than 1 GiB. What is wrong in a single argument was found by the parser.
-    pub fn into_options(self, environment: &Environment<'_>) -> Result<TraceOptions, clap::Error> {
-        let colour = self
-            .color
-            .is_on(environment.is_terminal, environment.no_color);
-        let output = if self.json || self.output == Format::Json {
-            Output::Json
-        } else {
-            Output::Table(TableOptions {
-                colour,
-                wide: self.wide,
-                date: self.timestamp,
-                sentence: false,
-            })
-        };
+impl FilterArgs {
+    /// The filter that these arguments mean.
+    fn into_filter(self, environment: &Environment<'_>) -> Result<Filter, clap::Error> {
         let netns = self
             .netns
             .iter()
             .map(|name| find_netns(name, environment))
             .collect::<Result<_, _>>()?;
-        let filter = Filter {
+        Ok(Filter {
             pids: self.pid,
             comms: self
                 .comm
@@ -467,19 +476,50 @@ impl TraceArgs {
                 .iter()
                 .map(|name| UnitPattern::new(name))
                 .collect(),
+        })
+    }
+}
+
+impl TraceArgs {
+    /// The options that these arguments mean.
+    ///
+    /// # Errors
+    ///
+    /// A usage error, ready to be shown, when a network namespace is not found or the ring buffer
+    /// would be larger than 1 GiB. What is wrong in a single argument was found by the parser.
+    pub fn into_options(self, environment: &Environment<'_>) -> Result<TraceOptions, clap::Error> {
+        let colour = self
+            .color
+            .is_on(environment.is_terminal, environment.no_color);
+        let output = if self.json || self.output == Format::Json {
+            Output::Json
+        } else {
+            Output::Table(TableOptions {
+                colour,
+                wide: self.wide,
+                date: self.timestamp,
+                sentence: false,
+            })
         };
+        let by_itself = match output {
+            Output::Table(_) if environment.is_terminal => DEFAULT_MAX_RATE,
+            _ => 0,
+        };
+        let max_rate = NonZeroU32::new(self.max_rate.unwrap_or(by_itself));
+        let filter = self.filter.into_filter(environment)?;
         Ok(TraceOptions {
             filter,
             output,
             duration: self.duration,
             count: self.count,
             interval: self.interval,
-            ready_file: self.ready_file,
-            raw_tracepoints: self.raw_tracepoints,
-            bpf_log: self.bpf_log,
-            ring_size: ring_size(self.ring_size, environment.page_size)?,
-            history: self.history,
-            verbose: self.verbose,
+            max_rate,
+            ready_file: self.running.ready_file,
+            raw_tracepoints: self.running.raw_tracepoints,
+            bpf_log: self.running.bpf_log,
+            ring_size: ring_size(self.running.ring_size, environment.page_size)?,
+            history: self.running.history.next_power_of_two(),
+            verbose: self.running.verbose,
         })
     }
 }
@@ -726,6 +766,7 @@ mod tests {
                 duration: None,
                 count: None,
                 interval: None,
+                max_rate: NonZeroU32::new(100),
                 ready_file: None,
                 raw_tracepoints: false,
                 bpf_log: false,
@@ -956,6 +997,30 @@ mod tests {
     }
 
     #[test]
+    fn the_rate_is_limited_on_a_terminal_only() {
+        let limit = |args: &[&str], is_terminal| {
+            let cli = Cli::try_parse_from(["rstwatch"].iter().chain(args)).expect("valid");
+            let Command::Trace(args) = cli.into_command() else {
+                panic!("another command");
+            };
+            let environment = Environment {
+                is_terminal,
+                ..environment()
+            };
+            let options = args.into_options(&environment).expect("valid");
+            options.max_rate.map_or(0, NonZeroU32::get)
+        };
+        assert_eq!(limit(&[], true), 100);
+        assert_eq!(limit(&[], false), 0);
+        assert_eq!(limit(&["-j"], true), 0);
+        assert_eq!(limit(&["--max-rate", "0"], true), 0);
+        for args in [&["--max-rate", "5"][..], &["-j", "--max-rate", "5"]] {
+            assert_eq!((limit(args, true), limit(args, false)), (5, 5));
+        }
+        error(&["--max-rate", "fast"]);
+    }
+
+    #[test]
     fn count() {
         assert_eq!(options(&["--count", "5"]).count, NonZeroU64::new(5));
         error(&["--count", "0"]);
@@ -989,6 +1054,7 @@ mod tests {
         assert!(options(&["--bpf-log"]).bpf_log);
         assert!(options(&["--raw-tracepoints"]).raw_tracepoints);
         assert_eq!(options(&["--history", "65536"]).history, 65_536);
+        assert_eq!(options(&["--history", "65537"]).history, 131_072);
         error(&["--history", "1000"]);
         assert!(options(&["-v"]).verbose);
         assert!(options(&["--verbose"]).verbose);

@@ -47,7 +47,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// TCP states with the kernel's numbers (`include/net/tcp_states.h`, unchanged from 5.10 to 7.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the names are RFC 9293's")]
 pub enum TcpState {
@@ -231,7 +231,7 @@ pub struct Segment {
 
 /// A process's name: at most 15 bytes, of which any may be anything. Prints with control
 /// characters, quotes-breaking bytes and invalid UTF-8 escaped.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Comm([u8; rstwatch_common::COMM_LEN]);
 
 impl Comm {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use rstwatch_common::filter::{self, KernelFilter};
 
 use crate::{
     cause::{CauseId, Verdict},
@@ -153,6 +154,60 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// The part that the BPF programs decide, so that what is not asked for costs next to nothing:
+    /// families, ports and addresses, as far as the programs have room for them. It lets pass what
+    /// either end of a connection asks for, since a reset between two processes of this host is
+    /// told from both ends; and it cannot decide on the direction for the same reason, nor on the
+    /// owner, who is often known only later.
+    pub fn in_kernel(&self) -> KernelFilter {
+        let mut filter = KernelFilter::ALL;
+        for family in &self.families {
+            filter.families |= match family {
+                Family::V4 => filter::IPV4,
+                Family::V6 => filter::IPV6,
+            };
+        }
+        filter.locals = fill(&mut filter.local, self.local_ports.iter().copied());
+        filter.remotes = fill(&mut filter.remote, self.remote_ports.iter().copied());
+        filter.nets_len = fill(&mut filter.nets, self.nets.iter().map(net));
+        let decides = filter.families != 0 || filter.locals + filter.remotes + filter.nets_len > 0;
+        filter.on = u32::from(decides);
+        filter
+    }
+}
+
+/// Puts values where they belong when there is room for all of them. Returns how many it put there.
+fn fill<T, const N: usize>(to: &mut [T; N], values: impl ExactSizeIterator<Item = T>) -> u32 {
+    let len = values.len();
+    if len > N {
+        return 0;
+    }
+    for (to, value) in to.iter_mut().zip(values) {
+        *to = value;
+    }
+    len as u32
+}
+
+/// A network as the BPF programs compare it.
+fn net(net: &IpNet) -> filter::Net {
+    let (addr, prefix) = match net {
+        IpNet::V4(net) => (net.network().to_ipv6_mapped(), 96 + net.prefix_len()),
+        IpNet::V6(net) => (net.network(), net.prefix_len()),
+    };
+    let mask = u128::MAX
+        .checked_shl(128 - u32::from(prefix))
+        .unwrap_or_default();
+    let words = |bytes: [u8; 16]| {
+        [0, 4, 8, 12]
+            .map(|at| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]))
+    };
+    filter::Net {
+        net: words(addr.octets()),
+        mask: words(mask.to_be_bytes()),
+    }
+}
+
 /// Whether no value is asked for, or one of them is met.
 fn allows<T>(values: &[T], is_met: impl Fn(&T) -> bool) -> bool {
     values.is_empty() || values.iter().any(is_met)
@@ -184,6 +239,8 @@ fn is_below(mut path: &str, above: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::{
         cause::{HostFacts, classify},
@@ -193,6 +250,99 @@ mod tests {
 
     fn shows(filter: &Filter, event: &Event) -> bool {
         filter.matches(event, &classify(event, &HostFacts::default()))
+    }
+
+    /// Whether the kernel side, given this filter, would let the connection pass; as it decides.
+    fn passes(filter: &KernelFilter, event: &Event) -> bool {
+        let words = |addr: IpAddr| {
+            let addr = match addr {
+                IpAddr::V4(addr) => addr.to_ipv6_mapped(),
+                IpAddr::V6(addr) => addr,
+            };
+            filter::Net {
+                net: super::net(&IpNet::from(IpAddr::V6(addr))).net,
+                mask: [0; 4],
+            }
+            .net
+        };
+        let one_of =
+            |len: u32, ports: &[u16], port| len == 0 || ports[..len as usize].contains(&port);
+        let ports = |local, remote| {
+            one_of(filter.locals, &filter.local, local)
+                && one_of(filter.remotes, &filter.remote, remote)
+        };
+        let contains = |net: &filter::Net, addr| {
+            words(addr)
+                .iter()
+                .zip(net.mask)
+                .zip(net.net)
+                .all(|((word, mask), net)| word & mask == net)
+        };
+        let nets = &filter.nets[..filter.nets_len as usize];
+        let family = if event.is_ipv4() {
+            filter::IPV4
+        } else {
+            filter::IPV6
+        };
+        let (local, remote) = (event.local, event.remote);
+        filter.on == 0
+            || (filter.families == 0 || filter.families & family != 0)
+                && (ports(local.port, remote.port) || ports(remote.port, local.port))
+                && (nets.is_empty()
+                    || nets
+                        .iter()
+                        .any(|net| contains(net, local.addr) || contains(net, remote.addr)))
+    }
+
+    #[test]
+    fn the_kernel_lets_pass_all_that_is_shown_and_its_other_end() {
+        let event = fixture::closed_port();
+        let mut other = event.clone();
+        (other.local, other.remote) = (event.remote, event.local);
+        let shown = [
+            Filter::default(),
+            Filter {
+                local_ports: vec![event.local.port, 1],
+                remote_ports: vec![event.remote.port],
+                ..Filter::default()
+            },
+            Filter {
+                families: vec![Family::V4],
+                nets: vec![net("10.0.0.0/8"), net("192.0.2.0/24")],
+                ..Filter::default()
+            },
+            // More than there is room for: not decided there.
+            Filter {
+                local_ports: (1..=10).chain([event.local.port]).collect(),
+                ..Filter::default()
+            },
+        ];
+        for filter in shown {
+            assert!(shows(&filter, &event), "{filter:?}");
+            assert!(passes(&filter.in_kernel(), &event), "{filter:?}");
+            assert!(passes(&filter.in_kernel(), &other), "{filter:?}");
+        }
+        for filter in [
+            Filter {
+                local_ports: vec![1],
+                ..Filter::default()
+            },
+            Filter {
+                families: vec![Family::V6],
+                ..Filter::default()
+            },
+            Filter {
+                nets: vec![net("198.51.100.0/25")],
+                ..Filter::default()
+            },
+        ] {
+            assert!(!passes(&filter.in_kernel(), &event), "{filter:?}");
+        }
+        let direction = Filter {
+            directions: vec![Direction::Sent],
+            ..Filter::default()
+        };
+        assert_eq!(direction.in_kernel(), KernelFilter::ALL);
     }
 
     fn net(text: &str) -> IpNet {

@@ -322,9 +322,32 @@ fn without_socket(event: &mut Event, reset: &Reset) {
 
 /// The state before the reset: an abort has changed it to CLOSE before the hook runs.
 fn state_before(record: &SocketReset) -> Option<TcpState> {
-    match TcpState::from_kernel(record.reset.state) {
-        Some(TcpState::Close) => TcpState::from_kernel(record.entry.prev_state),
-        state => state,
+    let state = TcpState::from_kernel(record.reset.state);
+    if state != Some(TcpState::Close) {
+        return state;
+    }
+    let entry = &record.entry;
+    let known = TcpState::from_kernel(entry.prev_state);
+    let closed_in_order =
+        entry.closed_ns != 0 && entry.error == 0 && entry.marks & (MARK_RESET | MARK_ABORTED) == 0;
+    match known {
+        // The state that the close met. After it the kernel answers in CLOSE only from FIN_WAIT2,
+        // which the segment itself led to (`tcp_rcv_state_process`), and resets of its own accord
+        // from FIN_WAIT2 when TCP_LINGER2 is negative, else from where the close had led to
+        // (`__tcp_close`, both 5.10 to 7.2).
+        Some(open @ (TcpState::Established | TcpState::SynRecv | TcpState::CloseWait))
+            if closed_in_order =>
+        {
+            let answers = record.reset.flags & HAS_SEGMENT != 0;
+            Some(if answers || record.socket.linger2 < 0 {
+                TcpState::FinWait2
+            } else if open == TcpState::CloseWait {
+                TcpState::LastAck
+            } else {
+                TcpState::FinWait1
+            })
+        }
+        known => known,
     }
 }
 

@@ -34,3 +34,5 @@ pub mod scan;
 pub mod scenario;
 pub mod selftest;
 pub mod sink;
+pub mod storm;
+pub mod top;

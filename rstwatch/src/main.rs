@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use nix::unistd::{SysconfVar, sysconf};
 use rstwatch::{
-    cli::{Cli, Command, DoctorArgs, EXIT_FAILED, Environment, ExplainArgs, TraceOptions},
+    cli::{Cli, Command, DoctorArgs, EXIT_FAILED, Environment, ExplainArgs},
     doctor, explain,
     load::preflight::StartError,
     netns, run,
@@ -27,28 +27,29 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|first| first == ROLE_COMMAND) {
         return exit(role::main(args), false);
     }
-    let environment = Environment {
-        is_terminal: stdout().is_terminal(),
-        no_color: no_color(),
-        page_size: page_size(),
-        netns_inode: &netns::inode_of,
-    };
     match Cli::parse().into_command() {
         Command::Trace(args) => {
             let options = args
-                .into_options(&environment)
+                .into_options(&environment())
                 .unwrap_or_else(|error| error.exit());
             let verbose = options.verbose;
-            exit(trace(options), verbose)
+            exit(block_on(run::trace(options)), verbose)
+        }
+        Command::Top(args) => {
+            let options = args
+                .into_options(&environment())
+                .unwrap_or_else(|error| error.exit());
+            let verbose = options.trace.verbose;
+            exit(block_on(run::top::top(options)), verbose)
         }
         Command::Explain(args) => explain(&args),
         Command::Doctor(args) => doctor(&args),
-        Command::Selftest(args) => match selftest::selftest(&args, &environment) {
+        Command::Selftest(args) => match selftest::selftest(&args, &environment()) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::from(EXIT_FAILED),
             Err(error) => exit(Err(error), false),
         },
-        Command::Demo(args) => exit(selftest::demo(&args, &environment), false),
+        Command::Demo(args) => exit(selftest::demo(&args, &environment()), false),
     }
 }
 
@@ -91,12 +92,21 @@ fn no_color() -> bool {
     env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-fn trace(options: TraceOptions) -> Result<()> {
+fn environment() -> Environment<'static> {
+    Environment {
+        is_terminal: stdout().is_terminal(),
+        no_color: no_color(),
+        page_size: page_size(),
+        netns_inode: &netns::inode_of,
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the tasks' runtime")?
-        .block_on(run::trace(options))
+        .block_on(work)
 }
 
 fn page_size() -> u32 {

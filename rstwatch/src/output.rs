@@ -66,6 +66,11 @@ impl Output {
         self.chunks.reserve().await.ok()
     }
 
+    /// Room in the queue, when there is some at once.
+    pub fn room_now(&self) -> Option<mpsc::Permit<'_, Bytes>> {
+        self.chunks.try_reserve().ok()
+    }
+
     /// Whether the writer has ended: an error, or nobody reads any more.
     pub fn has_ended(&self) -> bool {
         self.chunks.is_closed()

@@ -2,7 +2,10 @@
 //! filter, sink. No I/O but what `owner::details` reads, no waiting: time and found owners come
 //! from outside.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    num::NonZeroU32,
+};
 
 use bytes::BytesMut;
 
@@ -10,7 +13,7 @@ use crate::{
     cause::{self, CauseId, HostFacts, Verdict, catalogue},
     clock::Clock,
     decode,
-    event::{Direction, Event, Peer},
+    event::{Direction, Event, Peer, Reason},
     filter::Filter,
     interpret::{Interpreter, Observation},
     owner::{
@@ -21,7 +24,8 @@ use crate::{
     },
     pair::{Paired, Pairs},
     scan::Scans,
-    sink::{Sink, summary::Summary},
+    sink::{Sink, recent::Recent, summary::Summary},
+    storm::{Counted, Now, Watch, limit::Limit},
 };
 
 /// How many resets had which cause, by direction. An array: counting is on the way of every event.
@@ -59,6 +63,8 @@ pub struct Tally {
     pub shown: u64,
     /// Resets that the filter kept back.
     pub filtered: u64,
+    /// Resets that the limit of rows a second kept back.
+    pub limited: u64,
     /// Records that could not be decoded.
     pub undecoded: u64,
     /// Sent resets by the inode of their network namespace.
@@ -106,6 +112,9 @@ struct End {
     host: HostFacts,
     filter: Filter,
     sink: Sink,
+    storm: Box<Watch>,
+    /// How many rows a second are shown, when that is limited.
+    limit: Option<Limit>,
     tally: Tally,
     /// Events to show at the most.
     most: u64,
@@ -170,7 +179,18 @@ impl End {
         {
             *self.tally.sent_by_netns.entry(netns).or_default() += 1;
         }
-        if self.tally.shown < self.most && self.filter.matches(event, verdict) {
+        let matches = self.filter.matches(event, verdict);
+        // A storm outside of the filter is said as well; a screen has room for what was asked for.
+        if matches || !matches!(self.sink, Sink::Recent(_)) {
+            self.storm.note(event, verdict);
+        }
+        if self.tally.shown >= self.most || !matches {
+            self.tally.filtered += 1;
+        } else if let Some(limit) = &mut self.limit
+            && !limit.lets_through(event.direction, verdict.id)
+        {
+            self.tally.limited += 1;
+        } else {
             self.tally.shown += 1;
             self.sink.event(&mut self.buffer, event, verdict);
             if let Some(notes) = &mut self.notes
@@ -180,8 +200,18 @@ impl End {
                 let (local, remote) = (event.local, event.remote);
                 notes.push(format!("no owner for {local} {remote}: {why}"));
             }
-        } else {
-            self.tally.filtered += 1;
+        }
+    }
+
+    /// Says how many rows were held back until now, when some were.
+    fn say_limited(&mut self, now_ns: Option<u64>) {
+        if let Some(limit) = &mut self.limit
+            && let Some(limited) = match now_ns {
+                Some(now_ns) => limit.tick(now_ns),
+                None => limit.finish(),
+            }
+        {
+            self.sink.limited(&mut self.buffer, &limited);
         }
     }
 }
@@ -209,6 +239,8 @@ impl Pipeline {
                     host,
                     filter,
                     sink,
+                    storm: Box::default(),
+                    limit: None,
                     tally: Tally::default(),
                     most,
                     buffer: BytesMut::new(),
@@ -216,6 +248,11 @@ impl Pipeline {
                 },
             },
         }
+    }
+
+    /// Shows at most so many events a second from now on.
+    pub fn limit_rate(&mut self, most: NonZeroU32) {
+        self.rear.end.limit = Some(Limit::new(most.get()));
     }
 
     /// Takes in a record.
@@ -247,9 +284,19 @@ impl Pipeline {
         }
     }
 
+    /// The reset reason with the kernel's number `number`.
+    pub fn reason(&self, number: u32) -> Option<Reason> {
+        self.interpreter.reasons.get(number)
+    }
+
     /// When the last reset taken in was seen, in nanoseconds of `CLOCK_MONOTONIC`.
     pub const fn seen_to_ns(&self) -> u64 {
         self.seen_to_ns
+    }
+
+    /// To be told before records are read: `now_ns` of `CLOCK_MONOTONIC`.
+    pub fn reading_at(&mut self, now_ns: u64) {
+        self.rear.pairs.reading_at(now_ns);
     }
 
     /// Moves on what has waited long enough at `now_ns` of `CLOCK_MONOTONIC`, which must not be
@@ -288,6 +335,49 @@ impl Pipeline {
         let rear = &mut self.rear;
         self.owners.finish(&mut |event| rear.complete(event));
         rear.finish();
+        rear.end.say_limited(None);
+    }
+
+    /// Whether [`Self::watch_storm`] has something to do.
+    pub fn is_storm_due(&self, monotonic_ns: u64) -> bool {
+        self.rear.end.storm.is_due(monotonic_ns)
+    }
+
+    /// Looks whether a storm has begun, changed or ended, and says so. `counted`: the kernel side's
+    /// exact totals, when there are any; always or never.
+    pub fn watch_storm(&mut self, monotonic_ns: u64, counted: Option<Counted>) {
+        let now = self.now(monotonic_ns);
+        let end = &mut self.rear.end;
+        end.say_limited(Some(monotonic_ns));
+        if let Some(report) = end.storm.tick(now, counted) {
+            end.sink.report(&mut end.buffer, &report);
+        }
+    }
+
+    /// Says what the resets of late have in common.
+    pub fn shape(&mut self, monotonic_ns: u64) {
+        let now = self.now(monotonic_ns);
+        let end = &mut self.rear.end;
+        let report = end.storm.report(now);
+        end.sink.report(&mut end.buffer, &report);
+    }
+
+    /// The time at `monotonic_ns` by both clocks.
+    pub fn now(&self, monotonic_ns: u64) -> Now {
+        Now {
+            monotonic_ns,
+            wall_ns: self.interpreter.clock.wall_ns(monotonic_ns),
+        }
+    }
+
+    /// What is counted of the shape of things, and the last events, when the sink keeps them.
+    pub fn storm_and_recent(&mut self) -> (&mut Watch, Option<&mut Recent>) {
+        let end = &mut self.rear.end;
+        let recent = match &mut end.sink {
+            Sink::Recent(recent) => Some(&mut **recent),
+            Sink::Json(_) | Sink::Table(_) => None,
+        };
+        (&mut *end.storm, recent)
     }
 
     /// What went through so far.

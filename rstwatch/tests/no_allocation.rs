@@ -21,6 +21,7 @@ use rstwatch::{
         json::Json,
         table::{Table, TableOptions},
     },
+    storm::{Now, Watch, limit::Limit},
 };
 
 /// The system's allocator, which counts what this thread asks it for.
@@ -203,4 +204,37 @@ fn a_known_process_is_looked_up_without_allocating() {
             .is_some_and(|owner| owner.process.exe.is_some())
     );
     assert_eq!(allocations(|| details.complete(&mut event)), 0);
+}
+
+#[test]
+fn an_event_is_counted_for_the_shape_without_allocating() {
+    let events = events();
+    let verdicts = events
+        .each_ref()
+        .map(|event| classify(event, &HostFacts::default()));
+    let mut storm = Watch::default();
+    let mut limit = Limit::new(100);
+    let mut now = Now::default();
+    // Other ports and addresses each time, so that the tables overflow.
+    let mut run = |rounds: std::ops::Range<u32>| {
+        for round in rounds {
+            for (event, verdict) in events.iter().zip(&verdicts) {
+                let mut event = event.clone();
+                event.local.port = round as u16;
+                event.remote.addr = Ipv4Addr::from_bits(round.wrapping_mul(0x9e37_79b9)).into();
+                ALLOCATIONS.with(|count| count.set(0));
+                storm.note(&event, verdict);
+                limit.lets_through(event.direction, verdict.id);
+                assert_eq!(ALLOCATIONS.with(Cell::get), 0);
+            }
+            if round % 100 == 0 {
+                now.monotonic_ns += 250_000_000;
+                ALLOCATIONS.with(|count| count.set(0));
+                let said = storm.tick(now, None);
+                // What is said of a storm may allocate: it is said once.
+                assert!(said.is_some() || round == 0 || ALLOCATIONS.with(Cell::get) == 0);
+            }
+        }
+    };
+    run(0..10_000);
 }

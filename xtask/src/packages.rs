@@ -32,12 +32,15 @@ impl Program {
     }
 }
 
-const PROGRAMS: [Program; 11] = [
+const PROGRAMS: [Program; 13] = [
     Program::new("ip", "iproute2"),
     Program::new("nft", "nftables"),
     Program::serving("nginx", "nginx-light"),
     Program::serving("haproxy", "haproxy"),
+    Program::serving("redis-server", "redis-server"),
     Program::new("python3", "python3"),
+    // With the compiler for programs of one source file.
+    Program::new("java", "default-jre-headless"),
     Program::new("curl", "curl"),
     Program::new("tmux", "tmux"),
     Program::new("pgrep", "procps"),

@@ -10,7 +10,7 @@ use rstwatch_common::{
 
 use super::{NO_WAKEUP, fill_header, lost, state::SYN_SENT};
 use crate::{
-    maps,
+    history, maps,
     memory::{KernelPtr, Memory},
     socket, task,
 };
@@ -43,7 +43,7 @@ pub fn destroy_sock<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
         // A listener has no remote port, nor has a socket after `tcp_disconnect`, whose connection
         // was remembered when it was aborted.
         if tuple.remote_port != 0 {
-            maps::remember_past(ctx, &tuple, entry);
+            history::remember(ctx, &tuple, entry);
         }
     }
     maps::forget(sock as u64);

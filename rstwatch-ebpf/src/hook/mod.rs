@@ -77,6 +77,17 @@ fn awaits_close(held: bool, state: u8) -> bool {
     held && state != state::LISTEN && state != state::SYN_SENT
 }
 
+/// States that only the process's own `close()` or `shutdown()` leads to (`tcp_close_state`,
+/// `net/ipv4/tcp.c`): `set_state` has seen it, so that the connection's entry in the history, if it
+/// has one, is its own and not that of an earlier one between the same ends.
+#[inline(always)]
+fn is_closing(state: u8) -> bool {
+    matches!(
+        state,
+        state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSING | state::LAST_ACK
+    )
+}
+
 /// Counts a reset whose detail found no room in the ring.
 #[inline(always)]
 fn lost<C: aya_ebpf::EbpfContext>(ctx: &C, stat: Stat) {

@@ -9,7 +9,7 @@ use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel_buf};
 use rstwatch_common::stats::Stat;
 
 use super::{
-    send_reset,
+    send_reset::{self, Scratch},
     state::{NEW_SYN_RECV, TIME_WAIT},
 };
 use crate::{
@@ -67,7 +67,8 @@ pub fn old_send_reset<M: Memory, C: EbpfContext, const VERSION: u8>(
     };
     if answered {
         maps::count(Stat::Sent);
-        send_reset::without_socket::<M, C>(ctx, sock, skb, None, state);
+        let mut scratch = Scratch::EMPTY;
+        send_reset::without_socket::<M, C>(ctx, sock, skb, None, state, &mut scratch);
     }
 }
 

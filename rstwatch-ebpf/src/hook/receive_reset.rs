@@ -3,19 +3,19 @@
 
 use aya_ebpf::EbpfContext;
 use rstwatch_common::{
-    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry},
+    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, MARK_UNTOLD, SocketEntry, Tuple},
     record::{IS_KERNEL, KIND_RECEIVED, KIND_REFUSED, Refused, Reset, SOCK_HELD, SocketReset},
     stats::Stat,
 };
 
 use super::{
-    NO_WAKEUP, awaits_close, copy_entry, fill_header, lost,
-    state::{CLOSE_WAIT, CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_SENT},
+    NO_WAKEUP, awaits_close, copy_entry, fill_header, is_closing, lost,
+    state::{CLOSE_WAIT, SYN_SENT},
 };
 use crate::{
-    maps,
+    filter, history, maps,
     memory::{KernelPtr, Memory},
-    segment, socket,
+    segment, socket, tally,
 };
 
 /// The hook. `sock` is a full TCP socket, in its state before the reset.
@@ -38,35 +38,67 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     }
     // `tcp_rcv_state_process` answers data with `tcp_reset` and then a RST only in these states and
     // only when no more is received (`net/ipv4/tcp_input.c`, step 7, 5.10 to 7.2).
-    let maybe_data = shutdown & socket::RCV_SHUTDOWN != 0
-        && matches!(
-            state,
-            FIN_WAIT1 | FIN_WAIT2 | CLOSE_WAIT | LAST_ACK | CLOSING
-        );
+    let maybe_data =
+        shutdown & socket::RCV_SHUTDOWN != 0 && (state == CLOSE_WAIT || is_closing(state));
     // SAFETY: the hook's socket is not null.
     let held = unsafe { socket::is_held::<M>(sock) };
-    let entry = mark::<C>(ctx, sock as u64, state, held, maybe_data);
+    let mut tuple = Tuple::EMPTY;
+    // SAFETY: the hook's socket is not null; `tuple` is ours.
+    unsafe { socket::fill_tuple::<M>(&raw mut tuple, sock, tcp) };
+    tally::received(state, &tuple);
+    let passes = filter::admits(&tuple);
+    if !passes {
+        maps::count(Stat::ReceivedFiltered);
+        if !maybe_data {
+            return;
+        }
+    }
+    let known = maps::socket(sock as u64);
     if state == SYN_SENT
-        && let Some(entry) = entry
+        && let Some(entry) = known
     {
-        refused::<M, C>(ctx, sock, tcp, entry);
+        refused::<M, C>(ctx, sock, &tuple, entry);
         return;
     }
 
-    let Some(mut slot) = maps::EVENTS.reserve::<SocketReset>(0) else {
-        lost(ctx, Stat::LostReset);
+    let slot = if passes {
+        maps::EVENTS.reserve::<SocketReset>(0)
+    } else {
+        None
+    };
+    let mut marks = MARK_RESET;
+    if maybe_data {
+        marks |= MARK_MAYBE_DATA;
+        if slot.is_none() {
+            marks |= MARK_UNTOLD;
+        }
+    }
+    let met = Met {
+        state,
+        marks,
+        awaits_close: passes && awaits_close(held, state),
+    };
+    let mut unseen = SocketEntry::EMPTY;
+    let entry: *const SocketEntry = if let Some(entry) = known {
+        // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
+        unsafe { met.note(entry) };
+        entry
+    } else {
+        met.note_unseen(ctx, sock as u64, &tuple, &mut unseen);
+        &raw const unseen
+    };
+    let Some(mut slot) = slot else {
+        if passes {
+            lost(ctx, Stat::LostReset);
+        }
         return;
     };
     let record = slot.as_mut_ptr();
     // SAFETY: the ring gave room for a whole record; every field is written.
     unsafe {
-        let reset: *mut Reset = &raw mut (*record).reset;
-        fill_reset::<M>(reset, KIND_RECEIVED, sock, tcp, state);
+        fill_reset(&raw mut (*record).reset, KIND_RECEIVED, sock, &tuple, state);
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
-        match entry {
-            Some(entry) => copy_entry(&raw mut (*record).entry, entry),
-            None => (*record).entry = SocketEntry::EMPTY,
-        }
+        copy_entry(&raw mut (*record).entry, entry);
         if !held {
             (*record).socket.flags &= !SOCK_HELD;
         }
@@ -79,9 +111,14 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
 fn refused<M: Memory, C: EbpfContext>(
     ctx: &C,
     sock: KernelPtr,
-    tcp: KernelPtr,
-    entry: *const SocketEntry,
+    tuple: &Tuple,
+    entry: *mut SocketEntry,
 ) {
+    // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
+    unsafe {
+        (*entry).marks |= MARK_RESET;
+        (*entry).prev_state = SYN_SENT;
+    }
     let Some(mut slot) = maps::EVENTS.reserve::<Refused>(0) else {
         lost(ctx, Stat::LostReset);
         return;
@@ -91,7 +128,7 @@ fn refused<M: Memory, C: EbpfContext>(
     // and the hook's socket is not null.
     unsafe {
         let reset: *mut Reset = &raw mut (*record).reset;
-        fill_reset::<M>(reset, KIND_REFUSED, sock, tcp, SYN_SENT);
+        fill_reset(reset, KIND_REFUSED, sock, tuple, SYN_SENT);
         if socket::is_kernel_owned::<M>(sock) {
             (*reset).flags |= IS_KERNEL;
         }
@@ -104,21 +141,14 @@ fn refused<M: Memory, C: EbpfContext>(
 
 /// # Safety
 ///
-/// `reset` must be valid for writes, `sock` be the hook's socket, not null, and `tcp` its
-/// `tcp_sock`.
+/// `reset` must be valid for writes.
 #[inline(always)]
-unsafe fn fill_reset<M: Memory>(
-    reset: *mut Reset,
-    kind: u16,
-    sock: KernelPtr,
-    tcp: KernelPtr,
-    state: u8,
-) {
+unsafe fn fill_reset(reset: *mut Reset, kind: u16, sock: KernelPtr, tuple: &Tuple, state: u8) {
     // SAFETY: the caller's promise.
     unsafe {
         fill_header(&raw mut (*reset).header, kind, sock as u64);
         segment::clear(reset);
-        socket::fill_tuple::<M>(&raw mut (*reset).tuple, sock, tcp);
+        (*reset).tuple = *tuple;
         (*reset).reason = 0;
         (*reset).state = state;
         (*reset).substate = 0;
@@ -127,41 +157,58 @@ unsafe fn fill_reset<M: Memory>(
     }
 }
 
-/// Notes the reset and the state that it met. Gives the entry, when there is one now.
-#[inline(always)]
-fn mark<C: EbpfContext>(
-    ctx: &C,
-    sock: u64,
+/// What the reset met.
+struct Met {
+    /// The state before it.
     state: u8,
-    held: bool,
-    maybe_data: bool,
-) -> Option<*mut SocketEntry> {
-    let mut marks = MARK_RESET;
-    if maybe_data {
-        marks |= MARK_MAYBE_DATA;
-    }
-    if let Some(entry) = maps::socket(sock) {
-        // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
+    /// What to mark the socket with.
+    marks: u8,
+    /// Whether the socket's close is worth waiting for.
+    awaits_close: bool,
+}
+
+impl Met {
+    /// Notes the reset and the state that it met.
+    ///
+    /// # Safety
+    ///
+    /// `entry` must be valid for reads and writes, and nobody else write to it.
+    #[inline(always)]
+    unsafe fn note(&self, entry: *mut SocketEntry) {
+        // SAFETY: the caller's promise.
         unsafe {
-            if awaits_close(held, state) {
-                marks |= MARK_AWAIT_CLOSE;
+            (*entry).marks |= self.marks;
+            if self.awaits_close {
+                (*entry).marks |= MARK_AWAIT_CLOSE;
             }
-            (*entry).marks |= marks;
-            (*entry).prev_state = state;
+            (*entry).prev_state = self.state;
         }
-        return Some(entry);
     }
-    if awaits_close(held, state) {
-        marks |= MARK_AWAIT_CLOSE;
-    } else if !maybe_data {
-        // Nobody holds it and no second hook follows: there is nothing to remember.
-        return None;
+
+    /// The same for a socket without an entry: of one that has been closed the history knows, the
+    /// others get an entry if anything is still to come. `entry`, which is empty, becomes what is
+    /// known then.
+    #[inline(always)]
+    fn note_unseen<C: EbpfContext>(
+        &self,
+        ctx: &C,
+        sock: u64,
+        tuple: &Tuple,
+        entry: &mut SocketEntry,
+    ) {
+        let known = &raw mut *entry;
+        // SAFETY: `entry` is the caller's own.
+        if is_closing(self.state) && unsafe { history::recall(tuple, known) } {
+            entry.marks |= self.marks;
+            entry.prev_state = self.state;
+            history::remember(ctx, tuple, entry);
+            return;
+        }
+        *entry = SocketEntry::EMPTY;
+        if self.awaits_close || self.marks & MARK_MAYBE_DATA != 0 {
+            // SAFETY: as above.
+            unsafe { self.note(known) };
+            maps::remember(ctx, sock, entry);
+        }
     }
-    let mut entry = SocketEntry::EMPTY;
-    entry.marks = marks;
-    entry.prev_state = state;
-    if !maps::remember(ctx, sock, &entry) {
-        return None;
-    }
-    maps::socket(sock)
 }

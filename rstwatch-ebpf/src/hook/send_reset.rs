@@ -2,28 +2,43 @@
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_stack};
 use rstwatch_common::{
-    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, SocketEntry},
+    entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, MARK_UNTOLD, SocketEntry, Tuple},
     record::{
         ActiveReset, HAS_REASON, KIND_ACTIVE_RESET, KIND_LATE_RESET, KIND_SEGMENT_RESET,
         KIND_SOCKET_RESET, LateReset, Reset, STACK_FRAMES, SegmentReset, SocketReset,
     },
     stats::Stat,
+    tally::{BY_SEGMENT, OF_OWN_ACCORD},
 };
 
 use super::{
-    NO_WAKEUP, awaits_close, copy_entry, fill_header, lost,
+    NO_WAKEUP, awaits_close, copy_entry, fill_header, is_closing, lost,
     state::{CLOSE, LISTEN, NEW_SYN_RECV, TIME_WAIT},
 };
 use crate::{
+    filter,
     globals::offset_of_field,
-    maps,
+    history, maps,
     memory::{KernelPtr, Memory, Probe, read_if_present},
-    segment, socket, task,
+    segment, socket, tally, task,
 };
 
 /// TCP flag bits SYN and ACK.
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
+
+/// What is put together on the stack, of which there is little: one for all paths. Empty at first.
+pub(super) struct Scratch {
+    tuple: Tuple,
+    known: SocketEntry,
+}
+
+impl Scratch {
+    pub(super) const EMPTY: Self = Self {
+        tuple: Tuple::EMPTY,
+        known: SocketEntry::EMPTY,
+    };
+}
 
 /// The hook. `sock` is null, a TIME_WAIT socket or a full one; `skb` is the segment, null when the
 /// host resets of its own accord; `reason` is the kernel's, on 6.10 and later.
@@ -35,9 +50,10 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
     reason: Option<u32>,
 ) {
     maps::count(Stat::Sent);
+    let mut scratch = Scratch::EMPTY;
     if sock.is_null() {
         if !skb.is_null() {
-            without_socket::<M, C>(ctx, sock, skb, reason, 0);
+            without_socket::<M, C>(ctx, sock, skb, reason, 0, &mut scratch);
         }
         return;
     }
@@ -45,7 +61,7 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
     let state = unsafe { socket::state::<M>(sock) };
     if state == TIME_WAIT || state == NEW_SYN_RECV {
         if !skb.is_null() {
-            without_socket::<M, C>(ctx, sock, skb, reason, state);
+            without_socket::<M, C>(ctx, sock, skb, reason, state, &mut scratch);
         }
         return;
     }
@@ -55,9 +71,9 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
         return;
     }
     if skb.is_null() {
-        active::<M, C>(ctx, sock, tcp, reason, state);
+        active::<M, C>(ctx, sock, tcp, reason, state, &mut scratch);
     } else {
-        answer::<M, C>(ctx, sock, tcp, skb, reason, state);
+        answer::<M, C>(ctx, sock, tcp, skb, reason, state, &mut scratch);
     }
 }
 
@@ -69,8 +85,21 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
     skb: KernelPtr,
     reason: Option<u32>,
     state: u8,
+    Scratch { tuple, known }: &mut Scratch,
 ) {
+    if filter::is_on() {
+        // SAFETY: the hook's `skb` is not null.
+        unsafe { segment::fill_tuple::<M>(tuple, skb) };
+        if !passes(tuple) {
+            tally::sent(reason, state, BY_SEGMENT, tuple.local_port);
+            maps::count(Stat::SentFiltered);
+            return;
+        }
+    }
     let Some(mut slot) = maps::EVENTS.reserve::<SegmentReset>(0) else {
+        // SAFETY: as above.
+        unsafe { segment::fill_tuple::<M>(tuple, skb) };
+        tally::sent(reason, state, BY_SEGMENT, tuple.local_port);
         lost(ctx, Stat::LostReset);
         return;
     };
@@ -80,6 +109,7 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
     unsafe {
         let reset = &raw mut (*record).reset;
         fill_reset::<M>(reset, sock as u64, skb, reason, state);
+        tally::sent(reason, state, BY_SEGMENT, (*reset).tuple.local_port);
         (*reset).tuple.netns = if state == TIME_WAIT {
             // With the helper: the verifier takes the socket for a full one, and 6.1 and 6.6 have a
             // pointer at that offset of a full one.
@@ -94,12 +124,12 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
             slot.submit(NO_WAKEUP);
             return;
         }
-        let tuple = (*reset).tuple;
-        let Some(past) = maps::past(&tuple) else {
+        *tuple = (*reset).tuple;
+        if !history::recall(tuple, known) {
             slot.submit(NO_WAKEUP);
             return;
-        };
-        if submit_late(reset, past) {
+        }
+        if submit_late(reset, known) {
             slot.discard(NO_WAKEUP);
         } else {
             // The short record tells less, but loses nothing that was counted.
@@ -138,9 +168,52 @@ fn answer<M: Memory, C: EbpfContext>(
     skb: KernelPtr,
     reason: Option<u32>,
     state: u8,
+    Scratch { tuple, known }: &mut Scratch,
 ) {
-    let Some(mut slot) = maps::EVENTS.reserve::<SocketReset>(0) else {
-        lost(ctx, Stat::LostReset);
+    // SAFETY: the hook's socket is full and not null; the others are ours.
+    unsafe {
+        socket::fill_tuple::<M>(tuple, sock, tcp);
+        note::<M, C>(ctx, sock, state, tuple, known);
+    }
+    tally::sent(reason, state, BY_SEGMENT, tuple.local_port);
+    let passes = if state == LISTEN {
+        // A listener has no other end.
+        if filter::is_on() {
+            // SAFETY: the hook's `skb` is not null.
+            unsafe { segment::fill_tuple::<M>(tuple, skb) };
+        }
+        passes(tuple)
+    } else {
+        filter::admits(tuple)
+    };
+    let slot = if passes {
+        maps::EVENTS.reserve::<SocketReset>(0)
+    } else {
+        None
+    };
+    let told = slot.is_some();
+    if known.marks & MARK_MAYBE_DATA != 0 {
+        // This is the RST for which `tcp_receive_reset` fired: none had come. When user space has
+        // heard of that and cannot hear of this, it goes on to take it for one.
+        let untold = known.marks & MARK_UNTOLD != 0;
+        if told || untold {
+            maps::count(Stat::NotReceived);
+            tally::not_received(known.prev_state, tuple.local_port);
+        }
+        if untold {
+            maps::count(if passes {
+                Stat::NotReceivedLost
+            } else {
+                Stat::NotReceivedFiltered
+            });
+        }
+    }
+    let Some(mut slot) = slot else {
+        if passes {
+            lost(ctx, Stat::LostReset);
+        } else {
+            maps::count(Stat::SentFiltered);
+        }
         return;
     };
     let record = slot.as_mut_ptr();
@@ -150,37 +223,30 @@ fn answer<M: Memory, C: EbpfContext>(
         let reset = &raw mut (*record).reset;
         fill_reset::<M>(reset, sock as u64, skb, reason, state);
         (*reset).header.kind = KIND_SOCKET_RESET;
-        (*reset).tuple.netns = socket::netns::<M>(sock);
-        if state == LISTEN && (*reset).tcp_flags & (SYN | ACK) != SYN {
-            // What comes late for a connection that the listener once made.
-            let tuple = (*reset).tuple;
-            if let Some(past) = maps::past(&tuple)
-                && submit_late(reset, past)
-            {
+        (*reset).tuple.netns = tuple.netns;
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
+        // A listener stands where the connection once was, unless it resets because its queue is
+        // full.
+        let facts = &raw const (*record).socket;
+        let is_full = (*facts).ack_backlog > (*facts).max_ack_backlog;
+        if state == LISTEN && !is_full && (*reset).tcp_flags & (SYN | ACK) != SYN {
+            *tuple = (*reset).tuple;
+            let past = &raw mut (*record).entry;
+            if history::recall(tuple, past) && submit_late(reset, past) {
                 slot.discard(NO_WAKEUP);
                 return;
             }
         }
-        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
-        let mut entry = mark::<M, C>(ctx, sock, state);
-        if entry.is_none() && state == CLOSE {
-            // A reset orphan is destroyed before its RST goes out: then the history knows it.
-            let tuple = (*reset).tuple;
-            entry = maps::past(&tuple);
-        }
-        match entry {
-            Some(entry) => {
-                if (*entry).marks & MARK_MAYBE_DATA != 0 {
-                    // This is the RST for which `tcp_receive_reset` fired: none had come.
-                    maps::count(Stat::NotReceived);
-                }
-                copy_entry(&raw mut (*record).entry, entry);
-                (*entry).marks &= !MARK_MAYBE_DATA;
-            }
-            None => (*record).entry = SocketEntry::EMPTY,
-        }
+        copy_entry(&raw mut (*record).entry, known);
     }
     slot.submit(NO_WAKEUP);
+}
+
+/// Whether user space wants to hear of the connection that a segment belongs to. What could not be
+/// read passes.
+#[inline(always)]
+fn passes(tuple: &Tuple) -> bool {
+    tuple.remote_port == 0 || filter::admits(tuple)
 }
 
 /// The host resets a connection of its own accord.
@@ -191,7 +257,18 @@ fn active<M: Memory, C: EbpfContext>(
     tcp: KernelPtr,
     reason: Option<u32>,
     state: u8,
+    Scratch { tuple, known }: &mut Scratch,
 ) {
+    // SAFETY: the hook's socket is full and not null; the others are ours.
+    unsafe {
+        socket::fill_tuple::<M>(tuple, sock, tcp);
+        note::<M, C>(ctx, sock, state, tuple, known);
+    }
+    tally::sent(reason, state, OF_OWN_ACCORD, tuple.local_port);
+    if !filter::admits(tuple) {
+        maps::count(Stat::SentFiltered);
+        return;
+    }
     let Some(mut slot) = maps::EVENTS.reserve::<ActiveReset>(0) else {
         lost(ctx, Stat::LostReset);
         return;
@@ -204,16 +281,13 @@ fn active<M: Memory, C: EbpfContext>(
         fill_header(&raw mut (*reset).header, KIND_ACTIVE_RESET, sock as u64);
         (*reset).flags = 0;
         segment::clear(reset);
-        socket::fill_tuple::<M>(&raw mut (*reset).tuple, sock, tcp);
+        (*reset).tuple = *tuple;
         fill_reason(reset, reason);
         (*reset).state = state;
         (*reset).substate = 0;
         (*reset).pad = 0;
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
-        match mark::<M, C>(ctx, sock, state) {
-            Some(entry) => copy_entry(&raw mut (*record).entry, entry),
-            None => (*record).entry = SocketEntry::EMPTY,
-        }
+        copy_entry(&raw mut (*record).entry, known);
         task::fill_current::<M>(&raw mut (*record).current);
         let stack = &raw mut (*record).stack;
         let taken = bpf_get_stack(
@@ -277,38 +351,50 @@ unsafe fn fill_reason(reset: *mut Reset, reason: Option<u32>) {
     }
 }
 
-/// Notes the reset. A socket that a process holds and that has no owner yet gets one when that
-/// process closes it. Gives the entry, when there is one now.
-#[inline(always)]
-fn mark<M: Memory, C: EbpfContext>(
+/// Notes the reset, and copies what is known of the socket. One that a process holds and that has no
+/// owner yet gets one when that process closes it; of one that its process has closed the history
+/// knows.
+///
+/// # Safety
+///
+/// `sock` must be a full socket argument of the hook, `tuple` valid for reads, `copy` for writes.
+#[inline(never)]
+unsafe fn note<M: Memory, C: EbpfContext>(
     ctx: &C,
     sock: KernelPtr,
     state: u8,
-) -> Option<*mut SocketEntry> {
-    // SAFETY: the hook's socket is full and not null.
-    let held = unsafe { socket::is_held::<M>(sock) };
-    if let Some(entry) = maps::socket(sock as u64) {
-        // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
-        unsafe {
+    tuple: *const Tuple,
+    copy: *mut SocketEntry,
+) {
+    // SAFETY: the caller's promise. The map gave `entry`, and the socket's lock keeps other writers
+    // off.
+    unsafe {
+        let awaits_close = awaits_close(socket::is_held::<M>(sock), state);
+        if let Some(entry) = maps::socket(sock as u64) {
             if state != LISTEN {
                 (*entry).marks |= MARK_RESET;
                 // In CLOSE with a known closer the socket is being closed right now.
                 let closing = state == CLOSE && (*entry).closer.is_known();
-                if awaits_close(held, state) && !closing {
+                if awaits_close && !closing {
                     (*entry).marks |= MARK_AWAIT_CLOSE;
                 }
             }
+            copy_entry(copy, entry);
+            (*entry).marks &= !MARK_MAYBE_DATA;
+            return;
         }
-        return Some(entry);
+        // A reset orphan is in CLOSE, and may be destroyed, before its RST goes out.
+        if (is_closing(state) || state == CLOSE) && history::recall(&*tuple, copy) {
+            return;
+        }
+        *copy = SocketEntry::EMPTY;
+        if awaits_close {
+            let mut entry = SocketEntry::EMPTY;
+            entry.marks = MARK_RESET | MARK_AWAIT_CLOSE;
+            entry.prev_state = state;
+            if maps::remember(ctx, sock as u64, &entry) {
+                copy_entry(copy, &raw const entry);
+            }
+        }
     }
-    if !awaits_close(held, state) {
-        return None;
-    }
-    let mut entry = SocketEntry::EMPTY;
-    entry.marks = MARK_RESET | MARK_AWAIT_CLOSE;
-    entry.prev_state = state;
-    if !maps::remember(ctx, sock as u64, &entry) {
-        return None;
-    }
-    maps::socket(sock as u64)
 }

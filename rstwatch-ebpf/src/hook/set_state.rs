@@ -18,7 +18,7 @@ use super::{
     state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
 };
 use crate::{
-    maps,
+    history, maps,
     memory::{KernelPtr, Memory},
     socket, task,
 };
@@ -41,11 +41,8 @@ pub fn set_state<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: i32, 
         }
         (_, FIN_WAIT1 | LAST_ACK) => closed::<M, C>(ctx, sock, old),
         (ESTABLISHED | SYN_SENT | SYN_RECV | CLOSE_WAIT, CLOSE) => aborted::<M, C>(ctx, sock, old),
-        (LISTEN, CLOSE) => {
-            closed::<M, C>(ctx, sock, old);
-            report_listener::<M, C>(ctx, sock, KIND_LISTEN_END);
-        }
-        (_, CLOSE) => ended::<M>(sock, old),
+        (LISTEN, CLOSE) => stopped::<M, C>(ctx, sock),
+        (_, CLOSE) => ended::<M, C>(ctx, sock, old),
         _ => {}
     }
 }
@@ -69,23 +66,57 @@ fn opened<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, via: u8) {
     maps::remember(ctx, sock as u64, &entry);
 }
 
-/// `close()` or `shutdown()`: only they lead to FIN_WAIT1 and LAST_ACK (`tcp_close_state`), and a
-/// listener to CLOSE (`__tcp_close`, `tcp_disconnect`).
+/// `close()` or `shutdown()`: only they lead to FIN_WAIT1 and LAST_ACK (`tcp_close_state`). What is
+/// known of a connection that its process is done with goes into the history now, and is found there
+/// from now on, while the kernel goes on with the goodbye: most connections then need no entry among
+/// the live sockets.
 #[inline(always)]
 fn closed<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
     // SAFETY: the hook's socket is full and not null.
-    if !unsafe { socket::is_tcp::<M>(sock) } {
+    let (tcp, done) = unsafe {
+        if !socket::is_tcp::<M>(sock) {
+            return;
+        }
+        // `close()` and `shutdown(SHUT_RDWR)` set both halves before they change the state.
+        (
+            M::tcp_sock(sock),
+            socket::shutdown::<M>(sock) == socket::SHUTDOWN_MASK,
+        )
+    };
+    if tcp.is_null() {
         return;
     }
     if let Some(entry) = maps::socket(sock as u64) {
         // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
-        unsafe { set_closer::<M>(entry, old) };
+        unsafe {
+            set_closer::<M>(entry, old);
+            if done && remember_now::<M, C>(ctx, sock, tcp, entry) {
+                maps::forget(sock as u64);
+            }
+        }
     } else {
         let mut entry = SocketEntry::EMPTY;
         // SAFETY: `entry` is ours.
-        unsafe { set_closer::<M>(&raw mut entry, old) };
-        maps::remember(ctx, sock as u64, &entry);
+        let remembered = unsafe {
+            set_closer::<M>(&raw mut entry, old);
+            done && remember_now::<M, C>(ctx, sock, tcp, &raw const entry)
+        };
+        if !remembered {
+            maps::remember(ctx, sock as u64, &entry);
+        }
     }
+}
+
+/// The end of a listener (`__tcp_close`, `tcp_disconnect`): what its last connections still draw is
+/// its closer's.
+#[inline(always)]
+fn stopped<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
+    if let Some(entry) = maps::socket(sock as u64) {
+        // SAFETY: the map gave the pointer, whose key is a socket of ours; the socket's lock keeps
+        // other writers off.
+        unsafe { set_closer::<M>(entry, LISTEN) };
+    }
+    report_listener::<M, C>(ctx, sock, KIND_LISTEN_END);
 }
 
 /// From an open state straight to CLOSE: a reset in either direction, a timeout, a failed connect,
@@ -139,11 +170,36 @@ fn aborted<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
 
 /// The end of a connection that both sides closed, or of one that ended while it was closing.
 #[inline(always)]
-fn ended<M: Memory>(sock: KernelPtr, old: u8) {
+fn ended<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
+    // SAFETY: the hook's socket is full and not null.
+    let error = unsafe { socket::error::<M>(sock) };
     if let Some(entry) = maps::socket(sock as u64) {
         // SAFETY: the map gave the pointer, whose key is a socket of ours; the socket's lock keeps
         // other writers off.
-        unsafe { note_end(entry, old, socket::error::<M>(sock)) };
+        unsafe { note_end(entry, old, error) };
+    } else if error != 0 {
+        ended_badly::<M, C>(ctx, sock, old, error);
+    }
+}
+
+/// A timeout or a reset ended a connection that is in the history already.
+#[inline(always)]
+fn ended_badly<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8, error: u32) {
+    let (mut tuple, mut past) = (Tuple::EMPTY, SocketEntry::EMPTY);
+    // SAFETY: the hook's socket is full and not null; the others are ours.
+    unsafe {
+        if !socket::is_tcp::<M>(sock) {
+            return;
+        }
+        let tcp = M::tcp_sock(sock);
+        if tcp.is_null() {
+            return;
+        }
+        socket::fill_tuple::<M>(&raw mut tuple, sock, tcp);
+        if history::recall(&tuple, &raw mut past) {
+            note_end(&raw mut past, old, error);
+            history::remember(ctx, &tuple, &raw const past);
+        }
     }
 }
 
@@ -196,7 +252,7 @@ fn report_listener<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, kind: u1
 
 /// Puts a connection into the history now: `tcp_disconnect` clears the remote port before the
 /// socket is destroyed, a timed-out one may be held for long, and segments that were on their way
-/// draw resets of their own.
+/// draw resets of their own. Returns whether it could.
 ///
 /// # Safety
 ///
@@ -208,11 +264,11 @@ unsafe fn remember_now<M: Memory, C: EbpfContext>(
     sock: KernelPtr,
     tcp: KernelPtr,
     entry: *const SocketEntry,
-) {
+) -> bool {
     let mut tuple = Tuple::EMPTY;
     // SAFETY: the caller's promise.
     unsafe { socket::fill_tuple::<M>(&raw mut tuple, sock, tcp) };
-    maps::remember_past(ctx, &tuple, entry);
+    history::remember(ctx, &tuple, entry)
 }
 
 /// # Safety

@@ -128,6 +128,15 @@ impl Confidence {
             Self::Certain => "certain",
         }
     }
+
+    /// What stands behind a cause for people: nothing when it is certain.
+    pub const fn mark(self) -> &'static str {
+        match self {
+            Self::Possible => "??",
+            Self::Likely => "?",
+            Self::Certain => "",
+        }
+    }
 }
 
 /// For which resets the running kernel names a reason (`enum sk_rst_reason`, read from its BTF).

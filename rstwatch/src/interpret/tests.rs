@@ -304,3 +304,63 @@ fn a_refused_connect_belongs_to_who_connects() {
     let socket = event.socket.unwrap();
     assert_eq!((socket.age_ns, socket.cgroup), (Some(SECOND), 77));
 }
+
+#[test]
+fn the_state_before_a_reset_of_a_closed_connection_follows_from_its_close() {
+    type Change = fn(&mut SocketReset);
+    let state = |prev_state, answers: bool, change: Change| {
+        let mut record = SocketReset::new_zeroed();
+        record.reset = reset(7);
+        record.reset.flags = if answers { HAS_SEGMENT } else { 0 };
+        record.entry = SocketEntry {
+            closed_ns: 59 * SECOND,
+            prev_state,
+            ..SocketEntry::EMPTY
+        };
+        change(&mut record);
+        sighting(Record::Answer(&record)).event.state
+    };
+    for (prev_state, answers, change, expected) in [
+        (1, true, (|_| ()) as Change, TcpState::FinWait2),
+        (1, false, |_| (), TcpState::FinWait1),
+        (8, false, |_| (), TcpState::LastAck),
+        (
+            1,
+            false,
+            |record| record.socket.linger2 = -1,
+            TcpState::FinWait2,
+        ),
+        // A reset, an abort or an error has noted the state itself.
+        (
+            1,
+            true,
+            |record| record.entry.marks = MARK_RESET,
+            TcpState::Established,
+        ),
+        (
+            1,
+            false,
+            |record| record.entry.marks = MARK_ABORTED,
+            TcpState::Established,
+        ),
+        (
+            4,
+            false,
+            |record| record.entry.error = 110,
+            TcpState::FinWait1,
+        ),
+        // One that was never closed.
+        (
+            1,
+            false,
+            |record| record.entry.closed_ns = 0,
+            TcpState::Established,
+        ),
+    ] {
+        assert_eq!(
+            state(prev_state, answers, change),
+            Some(expected),
+            "{prev_state} {answers}"
+        );
+    }
+}

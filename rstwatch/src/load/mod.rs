@@ -13,19 +13,24 @@ pub mod trial;
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
+use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{MapData, PerCpuArray, RingBuf},
+    maps::{MapData, PerCpuArray, PerCpuHashMap, RingBuf},
     programs::{Program, ProgramError},
+    util::nr_cpus,
 };
 use nix::{
     libc::RLIM_INFINITY,
     sys::resource::{Resource, getrlimit, setrlimit},
 };
 use rstwatch_common::{
+    filter::KernelFilter,
     layout::{Features, Layout},
     stats::Stat,
+    tally::TallyKey,
 };
+use zerocopy::FromBytes as _;
 
 use self::hook::{Hook, Means};
 use crate::{
@@ -95,13 +100,49 @@ pub struct Settings<'a> {
     pub kernel: &'a Kernel,
     /// Size of the ring buffer in bytes: a power of two, at least a page.
     pub ring_bytes: u32,
-    /// Closed connections to remember.
+    /// Closed connections to remember: a power of two.
     pub history: u32,
+    /// Which resets the BPF programs tell of.
+    pub filter: KernelFilter,
     /// Whether the BPF programs log their errors.
     pub log: bool,
     /// Attach by the means that ask the least of the kernel, even where better ones work: as raw
     /// tracepoints, and as kprobes.
     pub raw_only: bool,
+}
+
+/// How the history of closed connections is laid out: a ring of records for each CPU, and chains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct HistorySize {
+    cpus: u32,
+    /// Records of each CPU: a power of two.
+    places: u32,
+    /// A power of two.
+    chains: u32,
+}
+
+impl HistorySize {
+    /// The least for a CPU: work is seldom spread evenly over many.
+    const FEWEST: u32 = 1_024;
+
+    /// Room for `connections`, on a host that may have `cpus`.
+    fn new(connections: u32, cpus: u32) -> Self {
+        let places = (connections / cpus).max(Self::FEWEST).next_power_of_two();
+        Self {
+            cpus,
+            places,
+            chains: (cpus * places).next_power_of_two(),
+        }
+    }
+}
+
+/// How many CPUs this host may ever have. One too many costs little; too few, and what the others
+/// close is not remembered.
+fn possible_cpus() -> u32 {
+    const MOST_LIKELY: u32 = 64;
+    nr_cpus().map_or(MOST_LIKELY, |cpus| {
+        u32::try_from(cpus).unwrap_or(MOST_LIKELY)
+    })
 }
 
 /// A hook, and what became of it.
@@ -120,6 +161,7 @@ pub struct Attached {
 pub struct Tracer {
     ebpf: Ebpf,
     stats: PerCpuArray<MapData, u64>,
+    tally: PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>,
     /// What became of each hook that this kernel is to have.
     pub hooks: Vec<Attached>,
 }
@@ -151,7 +193,14 @@ impl Tracer {
         }
         let ring = take_map(&mut ebpf, "EVENTS")?;
         let stats = take_map(&mut ebpf, "STATS")?;
-        Ok((Self { ebpf, stats, hooks }, ring))
+        let tally = take_map(&mut ebpf, "TALLY")?;
+        let tracer = Self {
+            ebpf,
+            stats,
+            tally,
+            hooks,
+        };
+        Ok((tracer, ring))
     }
 
     /// The loaded object, for the BPF side's log.
@@ -167,6 +216,22 @@ impl Tracer {
     pub fn stat(&self, stat: Stat) -> anyhow::Result<u64> {
         let values = self.stats.get(&stat.index(), 0)?;
         Ok(values.iter().sum())
+    }
+
+    /// Every kind of reset so far, and how many there were.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn tally(&self) -> anyhow::Result<Vec<(TallyKey, u64)>> {
+        let mut kinds = Vec::new();
+        for kind in &self.tally {
+            let (key, counts) = kind.context("cannot read the BPF side's tally")?;
+            let key = TallyKey::read_from_bytes(&key)
+                .map_err(|_| anyhow::anyhow!("the BPF side's tally has keys of another type"))?;
+            kinds.push((key, counts.iter().sum()));
+        }
+        Ok(kinds)
     }
 
     /// How often the kernel skipped `tcp_send_reset` and `tcp_receive_reset` programs, because they
@@ -208,6 +273,7 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
         return Err(StartError::Stub);
     }
     raise_memlock_limit();
+    let history = HistorySize::new(settings.history, possible_cpus());
     let log_level = u8::from(settings.log) * u8::MAX;
     EbpfLoader::new()
         // There are no CO-RE relocations to make.
@@ -216,7 +282,12 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
         .override_global("FEATURES", &settings.kernel.features(), true)
         .override_global("AYA_LOG_LEVEL", &log_level, false)
         .map_max_entries("EVENTS", settings.ring_bytes)
-        .map_max_entries("HISTORY", settings.history)
+        .override_global("FILTER", &settings.filter, true)
+        .override_global("HISTORY_PLACES", &history.places, true)
+        .override_global("HISTORY_CHAINS_MASK", &(history.chains - 1), true)
+        .map_max_entries("RINGS", history.cpus)
+        .map_max_entries("HISTORY", history.cpus * history.places)
+        .map_max_entries("CHAINS", history.chains)
         .load(bpf_object::OBJECT)
         .map_err(StartError::from_ebpf)
         .map_err(|error| blame_memlock(error, settings.kernel))
@@ -307,6 +378,21 @@ pub fn raise_memlock_limit() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_history_is_shared_out_among_the_cpus() {
+        let size = |connections, cpus| {
+            let HistorySize {
+                cpus,
+                places,
+                chains,
+            } = HistorySize::new(connections, cpus);
+            (cpus, places, chains)
+        };
+        assert_eq!(size(32_768, 2), (2, 16_384, 32_768));
+        assert_eq!(size(32_768, 3), (3, 16_384, 65_536));
+        assert_eq!(size(32_768, 128), (128, 1_024, 131_072));
+    }
 
     #[test]
     fn misses_are_read_from_a_programs_fdinfo() {

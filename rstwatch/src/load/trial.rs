@@ -7,6 +7,8 @@ use aya::{
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use rstwatch_common::filter::KernelFilter;
+
 use super::{
     Kernel, Settings, from_program, hook, hook::Means, load_object, preflight::StartError,
 };
@@ -64,6 +66,7 @@ pub fn all(kernel: &Kernel) -> Result<Vec<Trial>, StartError> {
         kernel,
         ring_bytes: RING_BYTES,
         history: HISTORY,
+        filter: KernelFilter::ALL,
         log: false,
         raw_only: false,
     })?;

@@ -40,6 +40,33 @@ struct Ended {
     at_ns: u64,
 }
 
+impl Open {
+    /// What is said of it at `now_ns`.
+    fn at(&self, now_ns: u64) -> Listening {
+        Listening {
+            process: self.process.clone(),
+            inode: self.inode,
+            age_ns: self.since_ns.map(|since| now_ns.saturating_sub(since)),
+            ended: None,
+        }
+    }
+}
+
+impl Ended {
+    /// What is said of it at `now_ns`.
+    fn at(&self, now_ns: u64) -> Listening {
+        Listening {
+            process: self.process.clone(),
+            inode: 0,
+            age_ns: self.since_ns.map(|since| now_ns.saturating_sub(since)),
+            ended: Some(ListenerEnd {
+                closer: self.closer.clone(),
+                ago_ns: now_ns.saturating_sub(self.at_ns),
+            }),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 struct Port {
     open: Vec<Open>,
@@ -93,6 +120,46 @@ impl Listeners {
     /// Who listens on `local` at `now_ns` of `CLOCK_MONOTONIC`, or listened there last: on the very
     /// address first, then on all addresses.
     pub fn find(&self, netns: u32, local: Endpoint, now_ns: u64) -> Option<Listening> {
+        let ports = || self.ports_for(netns, local);
+        if let Some(open) = ports().find_map(|port| port.open.first()) {
+            return Some(open.at(now_ns));
+        }
+        ports()
+            .filter_map(|port| port.ended.as_ref())
+            .max_by_key(|ended| ended.at_ns)
+            .map(|ended| ended.at(now_ns))
+    }
+
+    /// Whose listener a connection to `local` waits at, or waited at when `closer` closed that. `None`
+    /// when several processes listen there: nothing tells for which of them the kernel chose it.
+    pub fn find_for_waiting(
+        &self,
+        netns: u32,
+        local: Endpoint,
+        closer: Option<&Process>,
+        now_ns: u64,
+    ) -> Option<Listening> {
+        // The end of a listener comes before the resets of what waited at it (`__tcp_close`,
+        // `net/ipv4/tcp.c`).
+        let its_own = closer.and_then(|closer| {
+            self.ports_for(netns, local)
+                .filter_map(|port| port.ended.as_ref())
+                .filter(|ended| ended.closer.process.is_same(closer))
+                .max_by_key(|ended| ended.at_ns)
+        });
+        if let Some(ended) = its_own {
+            return Some(ended.at(now_ns));
+        }
+        let found = self.find(netns, local, now_ns)?;
+        let is_only = self
+            .ports_for(netns, local)
+            .flat_map(|port| &port.open)
+            .all(|open| open.process.is_same(&found.process));
+        is_only.then_some(found)
+    }
+
+    /// What is known of `local`: of the very address first, then of all addresses.
+    fn ports_for(&self, netns: u32, local: Endpoint) -> impl Iterator<Item = &Port> {
         // A socket for all IPv6 addresses takes IPv4 as well, unless IPV6_V6ONLY is set.
         let any = [
             local.addr,
@@ -102,31 +169,8 @@ impl Listeners {
             },
             IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         ];
-        let ports = || {
-            any.iter()
-                .filter_map(|addr| self.ports.get(&(netns, *addr, local.port)))
-        };
-        let since = |since_ns: Option<u64>| since_ns.map(|since| now_ns.saturating_sub(since));
-        if let Some(open) = ports().find_map(|port| port.open.first()) {
-            return Some(Listening {
-                process: open.process.clone(),
-                inode: open.inode,
-                age_ns: since(open.since_ns),
-                ended: None,
-            });
-        }
-        let ended = ports()
-            .filter_map(|port| port.ended.as_ref())
-            .max_by_key(|ended| ended.at_ns)?;
-        Some(Listening {
-            process: ended.process.clone(),
-            inode: 0,
-            age_ns: since(ended.since_ns),
-            ended: Some(ListenerEnd {
-                closer: ended.closer.clone(),
-                ago_ns: now_ns.saturating_sub(ended.at_ns),
-            }),
-        })
+        any.into_iter()
+            .filter_map(move |addr| self.ports.get(&(netns, addr, local.port)))
     }
 
     fn open(&mut self, key: Key, open: Open) {
@@ -240,6 +284,26 @@ mod tests {
         assert_eq!(found(&listeners, local), Some((11, None)));
         listeners.observe(change(local, 6, 11, 400, true));
         assert_eq!(found(&listeners, local), Some((11, Some(600))));
+    }
+
+    #[test]
+    fn a_waiting_connection_is_its_closers_or_nobodys_where_several_listen() {
+        let mut listeners = Listeners::default();
+        let local = at("0.0.0.0", 80);
+        let waiting = |listeners: &Listeners, closer: Option<u32>| {
+            let closer = closer.map(|pid| fixture::process(pid, "nginx"));
+            let found = listeners.find_for_waiting(1, local, closer.as_ref(), 1_000);
+            found.map(|found| found.process.pid)
+        };
+        listeners.observe(change(local, 5, 10, 100, false));
+        assert_eq!(waiting(&listeners, None), Some(10));
+        listeners.observe(change(local, 6, 11, 200, false));
+        assert_eq!(waiting(&listeners, None), None);
+        assert_eq!(waiting(&listeners, Some(10)), None);
+        listeners.observe(change(local, 5, 10, 300, true));
+        assert_eq!(waiting(&listeners, Some(10)), Some(10));
+        assert_eq!(waiting(&listeners, Some(12)), Some(11));
+        assert_eq!(waiting(&listeners, None), Some(11));
     }
 
     #[test]

@@ -298,9 +298,10 @@ impl<L: Liveness> Owners<L> {
             }
             // Neither held nor given up: it waits to be accepted.
             Some(_) if is_unaccepted(event) && event.owner.is_none() => {
+                let closer = event.actor.as_ref().map(|actor| &actor.process);
                 event.listener = self
                     .listeners
-                    .find(netns, event.local, now_ns)
+                    .find_for_waiting(netns, event.local, closer, now_ns)
                     .map(Box::new);
                 event.owner = event.listener.as_ref().map(|listener| Owner {
                     process: listener.process.clone(),

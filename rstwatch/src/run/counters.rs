@@ -9,11 +9,12 @@ use std::{
 use anyhow::{Context, Result};
 use rstwatch_common::stats::Stat;
 
+use super::tally;
 use crate::{
     load::Tracer,
     netns,
     pipeline::Pipeline,
-    sink::summary::{CauseCount, Lost, NamespaceCount, Summary},
+    sink::summary::{CauseCount, Lost, NamespaceCount, RING_FULL, Summary},
 };
 
 /// `TcpOutRsts` by network namespace.
@@ -70,14 +71,19 @@ impl Baseline {
         let tally = pipeline.tally();
         let lost = vec![
             lost(
-                "ring_full",
+                RING_FULL,
                 "resets not shown, because the ring buffer was full (see --ring-size)",
-                stat(Stat::LostReset)?,
+                stat(Stat::LostReset)?.saturating_sub(stat(Stat::NotReceivedLost)?),
             ),
             lost(
                 "skipped",
                 "resets not counted, because the kernel does not let a hook interrupt itself",
                 skipped.unwrap_or(0),
+            ),
+            lost(
+                "untallied",
+                "resets counted without their kind, because there were too many kinds",
+                stat(Stat::Untallied)?,
             ),
             lost(
                 "undecoded",
@@ -106,7 +112,7 @@ impl Baseline {
             ),
             lost(
                 "history_failed",
-                "closed connections that the history refused",
+                "times that the history of closed connections was busy",
                 stat(Stat::HistoryFailed)?,
             ),
             lost(
@@ -120,6 +126,9 @@ impl Baseline {
                 stat(Stat::StackFailed)?,
             ),
         ];
+        let filtered_in_kernel = (stat(Stat::SentFiltered)? + stat(Stat::ReceivedFiltered)?)
+            .saturating_sub(stat(Stat::NotReceivedFiltered)?);
+        let kinds = tally::kinds(tracer.tally()?, |number| pipeline.reason(number));
         Ok(Summary {
             time_ns: wall_ns,
             duration: self.started.elapsed(),
@@ -135,7 +144,10 @@ impl Baseline {
                 })
                 .collect(),
             shown: tally.shown,
-            filtered: tally.filtered,
+            filtered: tally.filtered + filtered_in_kernel,
+            filtered_in_kernel,
+            kinds,
+            limited: tally.limited,
             lost,
             namespaces: self.namespaces(&tally.sent_by_netns, before_end, after_end),
         })

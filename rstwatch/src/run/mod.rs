@@ -8,6 +8,8 @@ mod bpf_log;
 mod counters;
 mod ready;
 mod start;
+mod tally;
+pub mod top;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -30,13 +32,14 @@ use tokio::{
 use self::{bpf_log::BpfLog, counters::Baseline, ready::ReadyFile, start::Started};
 use crate::{
     cause::Reasons,
-    cli::TraceOptions,
+    cli::{self, TraceOptions},
     clock,
     load::Tracer,
     netns,
     output::{Output, reader_has_left},
     owner::procfs::{self, Holders},
     pipeline::Pipeline,
+    storm::Counted,
 };
 
 /// Records that are taken from the ring before the clock, the search and the output get their turn.
@@ -207,12 +210,17 @@ impl Run {
     async fn turn(&mut self) -> Result<bool> {
         // Before reading, so that a record of that time is in the ring when it is found empty.
         let now_ns = clock::monotonic_ns()?;
+        self.pipeline.reading_at(now_ns);
         let taken = self.read(RECORDS_A_TURN);
         self.pipeline.tick(if taken < RECORDS_A_TURN {
             now_ns
         } else {
             self.pipeline.seen_to_ns()
         });
+        if self.pipeline.is_storm_due(now_ns) {
+            let counted = self.counted()?;
+            self.pipeline.watch_storm(now_ns, counted);
+        }
         self.search_on().await?;
         if !self.now_and_then()? {
             return Ok(false);
@@ -234,6 +242,21 @@ impl Run {
             _ => sleep(BUSY).await,
         }
         Ok(true)
+    }
+
+    /// The kernel side's totals: exact whatever the ring had no room for. A screen shows the shape of
+    /// what its filter lets through instead.
+    fn counted(&self) -> Result<Option<Counted>> {
+        if self.options.output == cli::Output::Screen {
+            return Ok(None);
+        }
+        Ok(Some(Counted {
+            sent: self.tracer.stat(Stat::Sent)?,
+            received: self
+                .tracer
+                .stat(Stat::Received)?
+                .saturating_sub(self.tracer.stat(Stat::NotReceived)?),
+        }))
     }
 
     /// Says on standard error what was asked for with `-v` and `--bpf-log`.
@@ -298,6 +321,7 @@ impl Run {
         {
             // Counted from when it was due, so that it does not drift; a late one is not made up.
             self.next_interval = Some((next + interval).max(now));
+            self.pipeline.shape(clock::monotonic_ns()?);
             let counts = netns::sent_resets();
             self.summarise(self.tracer.skipped(), &counts, &counts)?;
         }
@@ -362,13 +386,6 @@ impl Run {
         }
         self.pipeline.finish();
         self.say();
-        if self.options.verbose {
-            let remembered = self.tracer.stat(Stat::Remembered)?;
-            eprintln!(
-                "rstwatch: {remembered} closed connections went into the history, which holds {} (--history)",
-                self.options.history
-            );
-        }
         self.summarise(skipped, before_end, after_end)?;
         self.hand_over().await;
         Ok(())

@@ -52,6 +52,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         kernel: &kernel,
         ring_bytes: options.ring_size,
         history: options.history,
+        filter: options.filter.in_kernel(),
         log: options.bpf_log,
         raw_only: options.raw_tracepoints,
     };
@@ -125,7 +126,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         reasons: kernel.reasons,
         stacks,
     };
-    let pipeline = Pipeline::new(
+    let mut pipeline = Pipeline::new(
         interpreter,
         snapshot,
         listeners,
@@ -134,6 +135,9 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         sink(options.output),
         options.count.map_or(u64::MAX, NonZeroU64::get),
     );
+    if let Some(most) = options.max_rate {
+        pipeline.limit_rate(most);
+    }
     Ok(Started {
         tracer,
         ring,
@@ -162,6 +166,7 @@ fn sink(output: Output) -> Sink {
     match output {
         Output::Json => Sink::Json(Json::default()),
         Output::Table(options) => Sink::Table(Table::new(options, TimeZone::system())),
+        Output::Screen => Sink::Recent(Box::default()),
     }
 }
 

@@ -27,6 +27,11 @@ pub struct Row {
     pub state: TcpState,
     /// Bytes received that no process has read.
     pub unread: u32,
+    /// Whether all it sent is acknowledged and it waits, probing, for room at the peer
+    /// (`ICSK_TIME_PROBE0`; `get_tcp4_sock` in `net/ipv4/tcp_ipv4.c` shows it as timer 4).
+    pub probing: bool,
+    /// Whether a process holds it: an orphan or a TIME_WAIT socket has no inode.
+    pub held: bool,
 }
 
 /// The sockets in the network namespace of process `pid`.
@@ -79,11 +84,15 @@ fn parse(line: &str) -> Option<Row> {
     let remote = parse_end(fields.next()?)?;
     let state = u8::from_str_radix(fields.next()?, 16).ok()?;
     let (_, unread) = fields.next()?.split_once(':')?;
+    let timer = fields.next()?;
+    let inode = fields.nth(3)?;
     Some(Row {
         local,
         remote,
         state: TcpState::from_kernel(state)?,
         unread: u32::from_str_radix(unread, 16).ok()?,
+        probing: timer.starts_with("04:"),
+        held: inode != "0",
     })
 }
 
@@ -116,7 +125,7 @@ mod tests {
     #[test]
     fn rows_of_both_families_are_read() {
         let row = parse(
-            "   1: 0100007F:1F90 0200007F:C001 08 00000000:00000040 00:00000000 00000000     0",
+            "   1: 0100007F:1F90 0200007F:C001 08 00000000:00000040 00:00000000 00000000     0        0 0 1",
         );
         assert_eq!(
             row,
@@ -125,15 +134,18 @@ mod tests {
                 remote: "127.0.0.2:49153".parse().unwrap(),
                 state: TcpState::CloseWait,
                 unread: 64,
+                probing: false,
+                held: false,
             })
         );
         let row = parse(
-            "   0: 00000000000000000000000001000000:0016 000077FD000000000000000002000000:0050 0A 00000000:00000000 0",
+            "   0: 00000000000000000000000001000000:0016 000077FD000000000000000002000000:0050 0A 00000000:00000000 04:0000001F 00000000 0 0 4711 1",
         )
         .unwrap();
         assert_eq!(row.local, "[::1]:22".parse().unwrap());
         assert_eq!(row.remote, "[fd77::2]:80".parse().unwrap());
         assert_eq!(row.state, TcpState::Listen);
+        assert!(row.probing && row.held);
     }
 
     #[test]

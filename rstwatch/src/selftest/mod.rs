@@ -2,9 +2,9 @@
 //! very pipeline that traces for users.
 //!
 //! What is made, and what must be seen of it, stands in [`crate::scenario`]. Here the scenarios are
-//! played side by side, each in network namespaces of its own ([`plays`]), while this process traces
-//! them ([`tracing`]) into an [`inbox`], as JSON; [`judge`] holds one against the other, cause by
-//! cause, and [`report`] prints that. [`demo`] shows the events themselves.
+//! played side by side, each in network namespaces of its own (`plays`), while this process traces
+//! them (`tracing`) into an `inbox`, as JSON; `judge` holds one against the other, cause by
+//! cause, and `report` prints that. `demo` shows the events themselves.
 //!
 //! When the process ends, in whatever way, the kernel ends the processes of the scenarios, and with
 //! them their namespaces go.

@@ -3,16 +3,24 @@
 //!
 //! - [`json`]: one object a line, for scripts.
 //! - [`table`]: one row a reset, for people.
+//! - [`recent`]: the last events, for a screen.
+//! - [`storm`]: what a storm is like, for both.
 //! - [`summary`]: what a run saw, for both.
 
 pub mod json;
+pub mod recent;
+pub mod storm;
 pub mod summary;
 pub mod table;
 
 use bytes::BytesMut;
 
-use self::{json::Json, summary::Summary, table::Table};
-use crate::{cause::Verdict, event::Event};
+use self::{json::Json, recent::Recent, summary::Summary, table::Table};
+use crate::{
+    cause::Verdict,
+    event::Event,
+    storm::{Report, limit::Limited},
+};
 
 /// Where events go.
 #[derive(Debug)]
@@ -21,13 +29,15 @@ pub enum Sink {
     Json(Json),
     /// One row a reset.
     Table(Table),
+    /// Kept for a screen, which shows reports by itself.
+    Recent(Box<Recent>),
 }
 
 impl Sink {
     /// Appends what comes before the first event.
     pub fn begin(&mut self, out: &mut BytesMut) {
         match self {
-            Self::Json(_) => {}
+            Self::Json(_) | Self::Recent(_) => {}
             Self::Table(table) => table.header(out),
         }
     }
@@ -37,6 +47,25 @@ impl Sink {
         match self {
             Self::Json(json) => json.append(out, event, verdict),
             Self::Table(table) => table.append(out, event, verdict),
+            Self::Recent(recent) => recent.take(event, verdict),
+        }
+    }
+
+    /// Appends what a storm, or the time since the last report, is like.
+    pub fn report(&self, out: &mut BytesMut, report: &Report) {
+        match self {
+            Self::Json(_) => storm::append_json(out, report),
+            Self::Table(table) => table.report(out, report),
+            Self::Recent(_) => {}
+        }
+    }
+
+    /// Appends how many events were held back.
+    pub fn limited(&self, out: &mut BytesMut, limited: &Limited) {
+        match self {
+            Self::Json(_) => storm::append_limited_json(out, limited),
+            Self::Table(table) => table.limited(out, limited),
+            Self::Recent(_) => {}
         }
     }
 
@@ -44,7 +73,7 @@ impl Sink {
     pub fn summary(&self, out: &mut BytesMut, summary: &Summary) {
         match self {
             Self::Json(_) => summary.append_json(out),
-            Self::Table(_) => summary.append_text(out),
+            Self::Table(_) | Self::Recent(_) => summary.append_text(out),
         }
     }
 }

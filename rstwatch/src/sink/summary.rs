@@ -10,8 +10,14 @@ use bytes::BytesMut;
 use super::json::{Clock, Writer};
 use crate::{
     cause::CauseId,
-    event::{Direction, Escaped},
+    event::{Direction, Escaped, Reason, TcpState},
 };
+
+/// [`Lost::name`] of resets for whose record the ring buffer had no room.
+pub const RING_FULL: &str = "ring_full";
+
+/// Kinds that a person is shown.
+const MOST_KINDS: usize = 12;
 
 /// How many resets had a cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +37,24 @@ pub struct Lost {
     pub name: &'static str,
     /// What a person reads, after the number: "resets not shown, the ring buffer was full".
     pub text: &'static str,
+    /// How many.
+    pub count: u64,
+}
+
+/// Resets of one kind, as the kernel side counted them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// Sent or received.
+    pub direction: Direction,
+    /// The kernel's reason, where it gives one.
+    pub reason: Option<Reason>,
+    /// Whether this host sent them of its own accord.
+    pub own_accord: bool,
+    /// The socket's state when the hook ran; `None` without a socket.
+    pub state: Option<TcpState>,
+    /// The local port; of a connect under way the remote one. `None` where the ports of many kinds
+    /// were too many to tell apart.
+    pub port: Option<u16>,
     /// How many.
     pub count: u64,
 }
@@ -81,6 +105,12 @@ pub struct Summary {
     pub shown: u64,
     /// Events that the filter held back.
     pub filtered: u64,
+    /// Those of them that it held back in the kernel already: they are in no cause's count.
+    pub filtered_in_kernel: u64,
+    /// All resets by kind, in any order.
+    pub kinds: Vec<Kind>,
+    /// Events that were not shown because too many came in a second (`--max-rate`).
+    pub limited: u64,
     /// Detail that was lost, by what; kinds with a count of 0 are not printed as text.
     pub lost: Vec<Lost>,
     /// Network namespaces in which resets were sent.
@@ -121,7 +151,17 @@ impl Summary {
         w.number(self.shown);
         w.raw(",\"filtered\":");
         w.number(self.filtered);
-        w.raw(",\"lost_detail\":{\"total\":");
+        w.raw(",\"limited\":");
+        w.number(self.limited);
+        w.raw(",\"filtered_in_kernel\":");
+        w.number(self.filtered_in_kernel);
+        w.raw(",\"tally\":[");
+        for (i, kind) in self.kinds_by_count().into_iter().enumerate() {
+            w.raw(if i > 0 { ",{" } else { "{" });
+            kind.append_json(&mut w);
+            w.raw("}");
+        }
+        w.raw("],\"lost_detail\":{\"total\":");
         w.number(self.lost_total());
         for lost in &self.lost {
             w.raw(",\"");
@@ -159,6 +199,30 @@ impl Summary {
         causes
     }
 
+    /// The kinds, the most frequent first.
+    fn kinds_by_count(&self) -> Vec<Kind> {
+        let mut kinds = self.kinds.clone();
+        kinds.sort_by_key(|kind| {
+            (
+                Reverse(kind.count),
+                kind.direction.name(),
+                kind.reason.map(Reason::name),
+                kind.port,
+                kind.state,
+            )
+        });
+        kinds
+    }
+
+    /// Whether there are resets of which nothing more is known than the kernel's count.
+    fn has_undetailed(&self) -> bool {
+        self.filtered_in_kernel > 0
+            || self
+                .lost
+                .iter()
+                .any(|lost| lost.name == RING_FULL && lost.count > 0)
+    }
+
     fn lost_total(&self) -> u64 {
         self.lost
             .iter()
@@ -186,7 +250,24 @@ impl fmt::Display for Summary {
                 cause.id.name()
             )?;
         }
-        writeln!(f, "{} shown, {} filtered out", self.shown, self.filtered)?;
+        write!(f, "{} shown, {} filtered out", self.shown, self.filtered)?;
+        if self.limited > 0 {
+            write!(f, ", {} held back by --max-rate", self.limited)?;
+        }
+        writeln!(f)?;
+        if self.has_undetailed() {
+            writeln!(f, "all of them, as the kernel counted them:")?;
+            let kinds = self.kinds_by_count();
+            for kind in kinds.iter().take(MOST_KINDS) {
+                writeln!(f, "  {:>10}  {kind}", kind.count)?;
+            }
+            if let Some(rest) = kinds.get(MOST_KINDS..).filter(|rest| !rest.is_empty()) {
+                let count = rest
+                    .iter()
+                    .fold(0, |sum: u64, kind| sum.saturating_add(kind.count));
+                writeln!(f, "  {count:>10}  of {} other kinds", rest.len())?;
+            }
+        }
         if self.lost_total() == 0 {
             writeln!(f, "no detail was lost")?;
         }
@@ -197,6 +278,45 @@ impl fmt::Display for Summary {
             writeln!(f, "{namespace}")?;
         }
         Ok(())
+    }
+}
+
+impl Kind {
+    /// Appends the members of its JSON object.
+    fn append_json(self, w: &mut Writer<'_>) {
+        w.raw("\"direction\":");
+        w.name(Some(self.direction.name()));
+        w.raw(",\"reason\":");
+        w.name(self.reason.map(Reason::name));
+        w.raw(",\"own_accord\":");
+        w.raw(if self.own_accord { "true" } else { "false" });
+        w.raw(",\"state\":");
+        w.name(self.state.map(TcpState::name));
+        w.raw(",\"port\":");
+        w.or_null(self.port, |w, port| w.number(u64::from(port)));
+        w.raw(",\"count\":");
+        w.number(self.count);
+    }
+}
+
+impl fmt::Display for Kind {
+    /// Direction, the kernel's reason or what stands for it, port and state.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = match (self.direction, self.reason) {
+            (_, Some(reason)) => reason.name(),
+            (Direction::Received, None) => "from the peer",
+            (Direction::Sent, None) if self.own_accord => "of its own accord",
+            (Direction::Sent, None) => "in answer to a segment",
+        };
+        write!(f, "{:8}  {reason}", self.direction.name())?;
+        match self.port {
+            Some(port) => write!(f, ", port {port}")?,
+            None => f.write_str(", other ports")?,
+        }
+        match self.state {
+            Some(state) => write!(f, ", {}", state.name()),
+            None => f.write_str(", no socket"),
+        }
     }
 }
 
@@ -279,6 +399,34 @@ mod tests {
             ],
             shown: 1_150,
             filtered: 50,
+            filtered_in_kernel: 20,
+            kinds: vec![
+                Kind {
+                    direction: Direction::Received,
+                    reason: None,
+                    own_accord: false,
+                    state: Some(TcpState::SynSent),
+                    port: Some(8080),
+                    count: 7,
+                },
+                Kind {
+                    direction: Direction::Sent,
+                    reason: Some(Reason::NoSocket),
+                    own_accord: false,
+                    state: None,
+                    port: Some(8080),
+                    count: 1_202,
+                },
+                Kind {
+                    direction: Direction::Sent,
+                    reason: None,
+                    own_accord: true,
+                    state: Some(TcpState::Close),
+                    port: None,
+                    count: 1,
+                },
+            ],
+            limited: 3,
             lost: vec![
                 Lost {
                     name: "ring_full",

@@ -11,10 +11,12 @@ use anstyle::{AnsiColor, Style};
 use bytes::BytesMut;
 use jiff::{Timestamp, tz::TimeZone};
 
+use super::storm;
 use crate::{
     cause::{Confidence, Verdict, summary},
     event::{Actor, Direction, Escaped, Event, Place, Reason, TcpState},
     owner::namespace::short_id,
+    storm::{Report, limit::Limited},
 };
 
 const NS_PER_S: u64 = 1_000_000_000;
@@ -156,6 +158,22 @@ impl Table {
             // Appending to a buffer in memory does not fail.
             let _ = writeln!(out, "    {}", summary(event, verdict));
         }
+    }
+
+    /// Appends a report as a block that stands out from the rows.
+    pub fn report(&self, out: &mut BytesMut, report: &Report) {
+        storm::append_text(out, report, &self.zone, self.options.colour);
+    }
+
+    /// Appends how many rows were held back.
+    pub fn limited(&self, out: &mut BytesMut, limited: &Limited) {
+        let style = if self.options.colour {
+            Style::new().dimmed()
+        } else {
+            Style::new()
+        };
+        // Appending to a buffer in memory does not fail.
+        let _ = writeln!(out, "{style}{limited}{style:#}");
     }
 
     /// Works out the date and time of `second` of the Unix epoch, unless it is the last one again.

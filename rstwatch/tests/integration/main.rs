@@ -13,4 +13,6 @@ mod scenarios;
 mod selftest;
 mod stage;
 mod start;
+mod storm;
+mod top;
 mod tracer;

@@ -163,12 +163,42 @@ fn a_count_ends_the_run() {
 }
 
 #[test]
+fn a_limit_of_rows_holds_the_rest_back_and_counts_it() {
+    let _calm = calm();
+    let mut stage = stage("closed-port", Family::Ipv4);
+    let tracer = Tracer::json(&stage, &["--max-rate", "4"]);
+    run(&mut stage, "client flood nobody 500");
+    let done = tracer.stop(Signal::SIGINT);
+    let (lines, summary) = done.json();
+    let is_limited = |line: &&Value| line["limited"].is_object();
+    let held_back: u64 = lines
+        .iter()
+        .filter(is_limited)
+        .map(|line| line["limited"]["total"].as_u64().expect("a number"))
+        .sum();
+    let shown = lines.iter().filter(|line| !is_limited(line)).count() as u64;
+    assert_eq!(shown + held_back, 1_000, "{summary}");
+    assert_eq!(
+        (&summary["shown"], &summary["limited"]),
+        (&shown.into(), &held_back.into())
+    );
+    // It may have begun in one second and ended in another.
+    assert!((3..=12).contains(&shown), "{shown} shown");
+}
+
+#[test]
 fn an_interval_gives_summaries_in_between() {
     let _calm = calm();
     let stage = stage("closed-port", Family::Ipv4);
     let mut tracer = Tracer::json(&stage, &["--interval", "100ms"]);
-    tracer.await_lines(3);
-    let (in_between, _) = tracer.stop(Signal::SIGINT).json();
+    tracer.await_lines(6);
+    let done = tracer.stop(Signal::SIGINT);
+    let shapes = done
+        .stdout
+        .matches("{\"storm\":{\"phase\":\"shape\"")
+        .count();
+    let (in_between, _) = done.json();
+    assert_eq!(shapes, in_between.len());
     assert!(in_between.len() >= 3, "{in_between:?}");
     assert!(
         in_between.iter().all(|line| line["summary"].is_object()),

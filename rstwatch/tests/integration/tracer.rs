@@ -21,7 +21,10 @@ use nix::{
     },
     unistd::{Pid, geteuid},
 };
-use rstwatch::scenario::{Family, catalogue, stage::Stage};
+use rstwatch::{
+    event::Direction,
+    scenario::{Family, catalogue, stage::Stage},
+};
 use serde_json::Value;
 
 /// For how long the binary may take to begin, to show what it saw, and to end.
@@ -182,6 +185,20 @@ impl Tracer {
         self.poll(|tracer| tracer.read("stdout").lines().count() >= count);
     }
 
+    /// Waits until a line was written in which `text` stands, and gives that line.
+    pub fn await_text(&mut self, text: &str) -> String {
+        let mut found = None;
+        self.poll(|tracer| {
+            let written = tracer.read("stdout");
+            found = written
+                .lines()
+                .find(|line| line.contains(text))
+                .map(str::to_owned);
+            found.is_some()
+        });
+        found.unwrap_or_else(|| panic!("no '{text}' in: {}", self.read("stdout")))
+    }
+
     /// Asks it to end by `signal` and waits until it has.
     pub fn stop(self, signal: Signal) -> Finished {
         self.signal(signal);
@@ -260,12 +277,14 @@ impl Finished {
     /// Its events and its summary, after making sure that it ended well.
     pub fn json(&self) -> (Vec<Value>, Value) {
         assert!(self.status.success(), "{}: {}", self.status, self.stderr);
+        // What a storm is like is said in between, and not all tests make one alone.
         let mut events: Vec<Value> = self
             .stdout
             .lines()
             .map(|line| {
                 serde_json::from_str(line).unwrap_or_else(|e| panic!("no JSON ({e}): {line}"))
             })
+            .filter(|line: &Value| line.get("storm").is_none())
             .collect();
         let last = events.pop().expect("not even a summary");
         let summary = last["summary"].clone();
@@ -277,10 +296,15 @@ impl Finished {
 /// What a summary says of the namespaces of `stage`: resets seen sent, and by how much the kernel's
 /// counter grew, at least and at most.
 pub fn reconciled(summary: &Value, stage: &Stage) -> (u64, u64, u64) {
+    reconciled_in(summary, &stage.netns())
+}
+
+/// The same of the network namespaces with these inodes.
+pub fn reconciled_in(summary: &Value, netns: &[u32]) -> (u64, u64, u64) {
     let namespaces = summary["namespaces"].as_array().expect("no namespaces");
     let own = namespaces
         .iter()
-        .filter(|count| stage.netns().iter().any(|netns| count["netns"] == *netns));
+        .filter(|count| netns.iter().any(|netns| count["netns"] == *netns));
     own.fold((0, 0, 0), |(sent, low, high), count| {
         let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("in {count}"));
         (
@@ -289,4 +313,34 @@ pub fn reconciled(summary: &Value, stage: &Stage) -> (u64, u64, u64) {
             high + number(&count["out_rsts"]["high"]),
         )
     })
+}
+
+/// Each end of a reset whose both ends were seen names the other: on loopback, and across the wire
+/// between two namespaces.
+pub fn check_pairs(events: &[Value]) {
+    let of = |direction: Direction| {
+        events
+            .iter()
+            .filter(move |event| event["direction"] == direction.name())
+    };
+    for received in of(Direction::Received) {
+        let mut others = of(Direction::Sent).filter(|sent| {
+            sent["local"] == received["remote"] && sent["remote"] == received["local"]
+        });
+        // Of several, all but one were lost.
+        let Some(sent) = others
+            .clone()
+            .find(|sent| !sent["peer"].is_null())
+            .or_else(|| others.next())
+        else {
+            assert_eq!(received["peer"], Value::Null, "{received}");
+            continue;
+        };
+        for (end, other) in [(received, sent), (sent, received)] {
+            assert_eq!(end["peer"]["owner"], other["owner"], "{end}\n{other}");
+            assert_eq!(end["peer"]["actor"], other["actor"], "{end}\n{other}");
+            assert_eq!(end["peer"]["cause"], other["cause"]["id"], "{end}\n{other}");
+        }
+        assert_eq!(received["cause"]["confidence"], "certain", "{received}");
+    }
 }

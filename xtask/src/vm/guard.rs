@@ -149,6 +149,7 @@ mod tests {
         );
         Column {
             kernel: kernel.to_owned(),
+            tests: false,
             steps: Ok(vec![Done {
                 name: "doctor".to_owned(),
                 status: Some(0),

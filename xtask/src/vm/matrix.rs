@@ -22,6 +22,8 @@ const NAMES_REASONS: &str = "6.12";
 pub(super) struct Column {
     /// The kernel's version.
     pub(super) kernel: String,
+    /// Whether the tests were to be run.
+    pub(super) tests: bool,
     /// The steps that were begun, or why the machine came to no end.
     pub(super) steps: Result<Vec<Done>, String>,
 }
@@ -95,7 +97,7 @@ impl Column {
             Err(why) => return vec![format!("{}: {why}", self.kernel)],
         };
         let mut say = |text: String| faults.push(format!("{}: {text}", self.kernel));
-        for name in steps() {
+        for name in steps(self.tests) {
             match steps_done.iter().find(|done| done.name == name) {
                 Some(done) if done.is_well() => {}
                 Some(done) => say(format!("{name}: {}", done.summary())),
@@ -153,7 +155,8 @@ pub(super) fn tables(columns: &[Column]) -> String {
         .map(|program| program.name)
         .collect();
     let mut out = String::new();
-    table(&mut out, "step", columns, steps(), |column, step| {
+    let tests = columns.iter().any(|column| column.tests);
+    table(&mut out, "step", columns, steps(tests), |column, step| {
         column.step(step).map(Done::summary)
     });
     let causes = || causes.iter().map(String::as_str);
@@ -264,7 +267,7 @@ mod tests {
                 )
             })
             .collect();
-        let mut done: Vec<Done> = steps()
+        let mut done: Vec<Done> = steps(true)
             .map(|name| Done {
                 name: name.to_owned(),
                 status: Some(0),
@@ -275,6 +278,7 @@ mod tests {
         done[1].lines = lines;
         Column {
             kernel: kernel.to_owned(),
+            tests: true,
             steps: Ok(done),
         }
     }

@@ -65,6 +65,9 @@ pub(crate) struct Arguments {
     /// Put the verifier's counts on record, instead of comparing them with those that are
     #[arg(long)]
     bless: bool,
+    /// Run the tests as well, after doctor and selftest
+    #[arg(long)]
+    tests: bool,
     /// A further file for the guest, by name here and there; may be repeated
     #[arg(long = "file", value_name = "HERE:THERE", value_parser = file)]
     files: Vec<(String, PathBuf)>,
@@ -161,8 +164,12 @@ fn whole_suite(arguments: &Arguments, kernels: &[Kernel], site: &Site) -> Result
     let binary = static_binary::build()?;
     let payload = Payload {
         busybox: busybox()?,
-        command: suite::script(),
-        files: suite::files(&binary)?,
+        command: suite::script(arguments.tests),
+        files: if arguments.tests {
+            suite::files(&binary)?
+        } else {
+            Vec::new()
+        },
         binary: binary.path,
         name: "suite",
     };
@@ -178,6 +185,7 @@ fn whole_suite(arguments: &Arguments, kernels: &[Kernel], site: &Site) -> Result
         });
         Column {
             kernel: kernel.name.clone(),
+            tests: arguments.tests,
             steps: outcome
                 .map(|outcome| suite::parse(&outcome.stdout))
                 .map_err(|error| format!("{error:#}")),

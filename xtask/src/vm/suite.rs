@@ -1,5 +1,5 @@
-//! What is run in each kernel when no command is named: the doctor, the selftest and the tests that
-//! need nothing but the binary.
+//! What is run in each kernel when no command is named: the doctor, the selftest and, when they are asked
+//! for, the tests that need nothing but the binary.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, process::Command};
 
@@ -19,6 +19,8 @@ struct Step {
     name: &'static str,
     /// For the guest's shell.
     command: &'static str,
+    /// Whether it is one of the tests, which take many minutes where QEMU interprets.
+    test: bool,
 }
 
 /// The tests, each a program of its own below the package's `tests`.
@@ -28,32 +30,41 @@ const STEPS: [Step; 5] = [
     Step {
         name: "doctor",
         command: "rstwatch doctor -j",
+        test: false,
     },
     Step {
         name: "selftest",
         // The machine is nobody's: its limits may be touched.
         command: "rstwatch selftest -j --host-limits",
+        test: false,
     },
     Step {
         name: "integration",
         // The selftest has just played every scenario, under one tracer rather than one each, which
         // takes a tenth of the time; and what an old kernel lacks is judged there.
         command: "/tests/integration --skip ::ipv4 --skip ::ipv6 --skip selftest::every_cause",
+        test: true,
     },
     Step {
         name: "ownership",
         // Without those that measure time and memory, which a guest has in another measure.
         command: "/tests/ownership --skip crowd::",
+        test: true,
     },
     Step {
         name: "leftovers",
         command: "/tests/leftovers",
+        test: true,
     },
 ];
 
-/// Names of the steps, in order.
-pub(super) fn steps() -> impl Iterator<Item = &'static str> {
-    STEPS.iter().map(|step| step.name)
+/// Names of the steps, in order, with the tests or without.
+pub(super) fn steps(tests: bool) -> impl Iterator<Item = &'static str> {
+    chosen(tests).map(|step| step.name)
+}
+
+fn chosen(tests: bool) -> impl Iterator<Item = &'static Step> {
+    STEPS.iter().filter(move |step| tests || !step.test)
 }
 
 /// Programs of the host that the tests use.
@@ -87,10 +98,10 @@ fn libraries_in(ldd: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The script that runs all steps, one after the other, whatever becomes of each.
-pub(super) fn script() -> String {
+/// The script that runs the steps, one after the other, whatever becomes of each.
+pub(super) fn script(tests: bool) -> String {
     let mut text = String::from("#!/bin/sh\nexport RSTWATCH_BIN=/bin/rstwatch\n");
-    for Step { name, command } in &STEPS {
+    for Step { name, command, .. } in chosen(tests) {
         let _ = writeln!(
             text,
             "echo '{MARK}begin {name}'\n{command}\necho \"{MARK}end $?\""
@@ -204,10 +215,14 @@ mod tests {
 
     #[test]
     fn the_script_marks_every_step() {
-        let script = script();
-        for name in steps() {
-            assert!(script.contains(&format!("begin {name}'")), "{script}");
+        for tests in [false, true] {
+            let script = script(tests);
+            for name in steps(tests) {
+                assert!(script.contains(&format!("begin {name}'")), "{script}");
+            }
+            for name in TESTS {
+                assert_eq!(steps(tests).any(|step| step == name), tests, "{name}");
+            }
         }
-        assert!(TESTS.iter().all(|test| steps().any(|step| step == *test)));
     }
 }

@@ -146,7 +146,7 @@ pub const SYMPTOMS: [Description; Symptom::End as usize + 1] = [
             line(
                 "Java NIO, Netty",
                 "java.io.IOException: Connection reset by peer",
-                "read or write",
+                "write; read before Java 13, and since then as Java",
             ),
             line(
                 "OkHttp",

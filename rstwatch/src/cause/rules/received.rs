@@ -101,10 +101,11 @@ fn idle_drop(case: &Case<'_>) -> Option<Verdict> {
 }
 
 /// `peer-gone`. Decides: the RST came in `CLOSE_WAIT`. Likely where this host has just sent; else
-/// the peer may as well have aborted after its FIN. The silence before the FIN (which is the last
-/// ACK that was heard) may be an idle limit of the peer.
+/// the peer may as well have aborted after its FIN, and when it is on this host, its own end says
+/// so. The silence before the FIN (which is the last ACK that was heard) may be an idle limit of the
+/// peer.
 fn peer_gone(case: &Case<'_>) -> Option<Verdict> {
-    (case.event.state == Some(TcpState::CloseWait)).then(|| {
+    (case.event.state == Some(TcpState::CloseWait) && !peer_is_aborting(case)).then(|| {
         let socket = case.event.socket.as_ref();
         let has_sent = socket.is_some_and(|socket| {
             socket.unacked > 0 || socket.idle_tx_ns.is_some_and(|ns| ns < ANSWER_NS)
@@ -155,10 +156,32 @@ fn reset_during_close(case: &Case<'_>) -> Option<Verdict> {
     })
 }
 
-/// `peer-aborted`. Decides: the RST came in ESTABLISHED. Likely while the exchange was active; after
-/// a silence a load balancer or NAT that forgot the connection looks the same.
+/// Whether the peer, on this host, reset the connection of its own accord, and not in answer to
+/// what was sent to it.
+fn peer_is_aborting(case: &Case<'_>) -> bool {
+    case.event.peer.as_ref().is_some_and(|peer| {
+        [
+            CauseId::ClosedWithUnreadData,
+            CauseId::LingerAbort,
+            CauseId::ProcessDied,
+            CauseId::SocketDestroyed,
+            CauseId::Disconnect,
+        ]
+        .into_iter()
+        .any(|cause| cause.name() == peer.cause)
+    })
+}
+
+/// `peer-aborted`. Decides: the RST came in ESTABLISHED; or in `CLOSE_WAIT`, where the peer's own end
+/// says that it aborted after its FIN. Likely while the exchange was active; after a silence a load
+/// balancer or NAT that forgot the connection looks the same.
 fn peer_aborted(case: &Case<'_>) -> Option<Verdict> {
-    (case.event.state == Some(TcpState::Established)).then(|| {
+    let state = case.event.state.filter(|state| match state {
+        TcpState::Established => true,
+        TcpState::CloseWait => peer_is_aborting(case),
+        _ => false,
+    });
+    state.map(|state| {
         let active = case.silence_ns().is_some_and(|ns| ns < ACTIVE_NS);
         verdict(
             CauseId::PeerAborted,
@@ -168,7 +191,7 @@ fn peer_aborted(case: &Case<'_>) -> Option<Verdict> {
                 Confidence::Possible
             },
             [
-                Some(Fact::State(TcpState::Established)),
+                Some(Fact::State(state)),
                 case.silence_ns().map(Fact::Heard),
                 case.sent(),
                 case.unacked(),

@@ -1,9 +1,9 @@
 //! The scenarios. What the kernel does in each was read in `net/ipv4/tcp*.c`; how a script is read
 //! stands at [`Scenario`].
 //!
-//! - [`answers`]: this host answers a segment with a RST.
-//! - [`aborts`]: it resets a connection of its own accord.
-//! - [`received`]: it receives a RST.
+//! - `answers`: this host answers a segment with a RST.
+//! - `aborts`: it resets a connection of its own accord.
+//! - `received`: it receives a RST.
 
 mod aborts;
 mod answers;

@@ -136,9 +136,16 @@ fn a_peer_on_this_host_makes_the_verdict_certain_and_is_named() {
         ),
         (
             "gone",
-            known(received(TcpState::CloseWait)),
+            on_this_host(received(TcpState::CloseWait), "data-after-close", None),
             TALKS,
             PeerGone,
+            Certain,
+        ),
+        (
+            "it aborted after its FIN",
+            known(received(TcpState::CloseWait)),
+            TALKS,
+            PeerAborted,
             Certain,
         ),
         (

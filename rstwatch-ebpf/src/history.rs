@@ -1,0 +1,196 @@
+//! The history of closed connections: what is known of one for which a segment comes too late.
+//!
+//! Every connection that closes in order comes by here, and the kernel's LRU map is too dear for
+//! that. So each CPU writes its records one after the other into a ring of its own, round and round,
+//! without a lock; a table of chains by hash finds them from everywhere. Nothing is ever unlinked: a
+//! chain ends where a newer record has taken the place of one.
+//!
+//! A record is written once. What becomes known later is a new record, which is found first.
+
+use core::{
+    arch::asm,
+    ptr::{read_volatile, write_volatile},
+};
+
+use aya_ebpf::{EbpfContext, helpers::bpf_get_smp_processor_id, macros::map, maps::Array};
+use aya_log_ebpf::warn;
+use rstwatch_common::{
+    entry::{SocketEntry, Tuple},
+    stats::Stat,
+};
+
+use crate::{globals, maps};
+
+/// Records of a chain that are looked at. A chain has one on average.
+const STEPS: u32 = 16;
+
+/// A CPU's ring.
+#[repr(C, align(64))]
+struct Ring {
+    /// The number of the newest record; 0: none yet.
+    newest: u32,
+    /// Not zero while a record is being written: by a program that this one has interrupted.
+    busy: u32,
+}
+
+/// Where a record is: the CPU whose ring has it above its number there. 0: nowhere.
+type Link = u64;
+
+/// A closed connection.
+#[repr(C)]
+struct Past {
+    tuple: Tuple,
+    /// The record's number. 0: none here yet, or it is being written.
+    number: u32,
+    /// Zero.
+    pad: u32,
+    /// The next one in the chain, an older one.
+    older: Link,
+    entry: SocketEntry,
+}
+
+/// By CPU. The loader sets the size of each of these maps.
+#[map]
+static RINGS: Array<Ring> = Array::with_max_entries(1, 0);
+
+/// The records, ring by ring.
+#[map]
+static HISTORY: Array<Past> = Array::with_max_entries(1, 0);
+
+/// The first record of each chain. As many as there are records.
+#[map]
+static CHAINS: Array<Link> = Array::with_max_entries(1, 0);
+
+/// Remembers a connection. Returns whether it did; if not, that is counted.
+///
+/// Two CPUs that put a record into the same chain in the same nanoseconds may lose one of them.
+#[inline(always)]
+pub fn remember<C: EbpfContext>(ctx: &C, tuple: &Tuple, entry: *const SocketEntry) -> bool {
+    // SAFETY: the helper takes no argument.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let (Some(ring), Some(chain)) = (RINGS.get_ptr_mut(cpu), chain(tuple)) else {
+        return false;
+    };
+    // SAFETY: the maps gave the pointers; only this CPU writes to the ring and its records, and
+    // only one program at a time. `entry` points to a map's value or to ours, and is not null.
+    unsafe {
+        if read_volatile(&raw const (*ring).busy) != 0 {
+            maps::count(Stat::HistoryFailed);
+            warn!(ctx, "the history is busy");
+            return false;
+        }
+        write_volatile(&raw mut (*ring).busy, 1);
+        // A number is never zero.
+        let number = ((*ring).newest + 1) | u32::from((*ring).newest == u32::MAX);
+        let Some(past) = record(cpu, number) else {
+            return false;
+        };
+        write_volatile(&raw mut (*past).number, 0);
+        barrier(ring);
+        (*past).tuple = *tuple;
+        (*past).older = *chain;
+        (*past).entry = *entry;
+        barrier(ring);
+        write_volatile(&raw mut (*past).number, number);
+        (*ring).newest = number;
+        write_volatile(chain, u64::from(cpu) << 32 | u64::from(number));
+        write_volatile(&raw mut (*ring).busy, 0);
+    }
+    true
+}
+
+/// Copies what is known of a connection. Returns whether anything is.
+///
+/// # Safety
+///
+/// `to` must be valid for writes; it may be written to even if nothing is known.
+#[inline(always)]
+pub unsafe fn recall(tuple: &Tuple, to: *mut SocketEntry) -> bool {
+    let Some(chain) = chain(tuple) else {
+        return false;
+    };
+    // SAFETY: the maps gave the pointers; the caller's promise. Another CPU may write to the record
+    // meanwhile: then its number changes first.
+    unsafe {
+        let mut link = read_volatile(chain);
+        for _ in 0..STEPS {
+            let (cpu, number) = ((link >> 32) as u32, link as u32);
+            let Some(past) = record(cpu, number) else {
+                return false;
+            };
+            if number == 0 || read_volatile(&raw const (*past).number) != number {
+                return false;
+            }
+            let Some(ring) = RINGS.get_ptr_mut(cpu) else {
+                return false;
+            };
+            barrier(ring);
+            if same(&raw const (*past).tuple, tuple) {
+                *to = (*past).entry;
+                barrier(ring);
+                return read_volatile(&raw const (*past).number) == number;
+            }
+            // A link from a record that has been replaced meanwhile leads into another chain.
+            link = read_volatile(&raw const (*past).older);
+        }
+    }
+    false
+}
+
+/// The record of that number in a CPU's ring, or whichever has taken its place.
+#[inline(always)]
+fn record(cpu: u32, number: u32) -> Option<*mut Past> {
+    let places = globals::history_places();
+    HISTORY.get_ptr_mut(cpu * places + (number & (places - 1)))
+}
+
+/// The chain that a connection belongs to.
+#[inline(always)]
+fn chain(tuple: &Tuple) -> Option<*mut Link> {
+    let words: *const u32 = (&raw const *tuple).cast();
+    let mut hash = 0_u64;
+    for at in (0..size_of::<Tuple>() / 4).step_by(2) {
+        // SAFETY: a `Tuple` is that many words, aligned to 4 bytes, all of them initialised.
+        let (low, high) = unsafe { (*words.add(at), *words.add(at + 1)) };
+        hash ^= u64::from(low) | u64::from(high) << 32;
+        hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^= hash >> 29;
+    }
+    CHAINS.get_ptr_mut((hash >> 32) as u32 & globals::history_chains_mask())
+}
+
+/// Whether it is the same connection.
+///
+/// # Safety
+///
+/// `known` must be valid for reads.
+#[inline(always)]
+unsafe fn same(known: *const Tuple, tuple: &Tuple) -> bool {
+    let (known, tuple): (*const u32, *const u32) = (known.cast(), (&raw const *tuple).cast());
+    let mut differences = 0;
+    for at in 0..size_of::<Tuple>() / 4 {
+        // SAFETY: the caller's promise; as in `chain`.
+        differences |= unsafe { *known.add(at) ^ *tuple.add(at) };
+    }
+    differences == 0
+}
+
+/// Keeps what stands before it before what stands behind it. x86-64 keeps stores in their order, and
+/// loads in theirs: there only the compiler must be told.
+#[cfg(not(bpf_target_arch = "aarch64"))]
+#[inline(always)]
+fn barrier(_ring: *mut Ring) {
+    // SAFETY: nothing is done.
+    unsafe { asm!("") };
+}
+
+/// Keeps what stands before it before what stands behind it: an addition that fetches the old value is
+/// a barrier (Linux 5.12 and later).
+#[cfg(bpf_target_arch = "aarch64")]
+#[inline(always)]
+fn barrier(ring: *mut Ring) {
+    // SAFETY: the map gave the ring; nothing is added.
+    unsafe {
+        asm!("{1} = atomic_fetch_add((u64 *)({0} + 0), {1})", in(reg) ring, inout(reg) 0_u64 => _);
+    };
+}

@@ -1,0 +1,95 @@
+//! Counting every reset by its kind, whether or not its record reaches user space.
+
+use aya_ebpf::{macros::map, maps::PerCpuHashMap};
+use rstwatch_common::{
+    entry::Tuple,
+    stats::Stat,
+    tally::{BY_SEGMENT, NOT_RECEIVED, RECEIVED, SENT, TALLY_KINDS, TallyKey},
+};
+
+use crate::maps;
+
+/// TCP state (`include/net/tcp_states.h`).
+const SYN_SENT: u8 = 2;
+
+/// Resets by kind.
+#[map]
+static TALLY: PerCpuHashMap<TallyKey, u64> = PerCpuHashMap::with_max_entries(TALLY_KINDS, 0);
+
+/// `BPF_NOEXIST`: insert only what is not there yet.
+const NO_EXIST: u64 = 1;
+
+/// Counts a reset that this host sends. `path` is `BY_SEGMENT` or `OF_OWN_ACCORD`.
+#[inline(always)]
+pub fn sent(reason: Option<u32>, state: u8, path: u8, local_port: u16) {
+    bump(TallyKey {
+        port: local_port,
+        reason: reason.map_or(u16::MAX, |reason| reason as u16),
+        state,
+        direction: SENT,
+        path,
+        pad: 0,
+    });
+}
+
+/// Counts one that seems to have been received, by a socket in `state`.
+#[inline(always)]
+pub fn received(state: u8, tuple: &Tuple) {
+    bump(TallyKey {
+        port: if state == SYN_SENT {
+            tuple.remote_port
+        } else {
+            tuple.local_port
+        },
+        reason: u16::MAX,
+        state,
+        direction: RECEIVED,
+        path: BY_SEGMENT,
+        pad: 0,
+    });
+}
+
+/// Takes it back: the socket in `state` had met data and not a RST.
+#[inline(always)]
+pub fn not_received(state: u8, local_port: u16) {
+    bump(TallyKey {
+        port: local_port,
+        reason: u16::MAX,
+        state,
+        direction: NOT_RECEIVED,
+        path: BY_SEGMENT,
+        pad: 0,
+    });
+}
+
+#[inline(always)]
+fn bump(mut key: TallyKey) {
+    if add(&key) {
+        return;
+    }
+    // No room for another kind: it joins those of all such ports.
+    key.port = 0;
+    if !add(&key) {
+        maps::count(Stat::Untallied);
+    }
+}
+
+/// Adds one to a kind. Returns whether there was room for it.
+#[inline(always)]
+fn add(key: &TallyKey) -> bool {
+    if let Some(count) = TALLY.get_ptr_mut(key) {
+        maps::increment(count);
+        return true;
+    }
+    if TALLY.insert(key, 1, NO_EXIST).is_ok() {
+        return true;
+    }
+    // Another CPU may have been faster.
+    match TALLY.get_ptr_mut(key) {
+        Some(count) => {
+            maps::increment(count);
+            true
+        }
+        None => false,
+    }
+}

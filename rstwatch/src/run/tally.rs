@@ -1,0 +1,125 @@
+//! What the kernel side's tally says, in names.
+
+use std::collections::HashMap;
+
+use rstwatch_common::tally::{NOT_RECEIVED, OF_OWN_ACCORD, RECEIVED, SENT, TallyKey};
+
+use crate::{
+    event::{Direction, Reason, TcpState},
+    sink::summary::Kind,
+};
+
+/// The kinds of resets that there were. What seemed to be received and was not is taken off.
+pub(super) fn kinds(
+    counts: Vec<(TallyKey, u64)>,
+    reason: impl Fn(u32) -> Option<Reason>,
+) -> Vec<Kind> {
+    let mut by_kind: HashMap<TallyKey, u64> = HashMap::new();
+    let mut withdrawn = Vec::new();
+    for (key, count) in counts {
+        if key.direction == NOT_RECEIVED {
+            withdrawn.push((key, count));
+        } else {
+            *by_kind.entry(key).or_default() += count;
+        }
+    }
+    for (mut key, count) in withdrawn {
+        key.direction = RECEIVED;
+        // Without its port when there was no room for one of the two with it.
+        for port in [key.port, 0] {
+            key.port = port;
+            if let Some(all) = by_kind.get_mut(&key).filter(|all| **all >= count) {
+                *all -= count;
+                break;
+            }
+        }
+    }
+    by_kind
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(key, count)| Kind {
+            direction: if key.direction == SENT {
+                Direction::Sent
+            } else {
+                Direction::Received
+            },
+            reason: (key.reason != u16::MAX)
+                .then(|| reason(u32::from(key.reason)))
+                .flatten(),
+            own_accord: key.path == OF_OWN_ACCORD,
+            state: TcpState::from_kernel(key.state),
+            port: (key.port != 0).then_some(key.port),
+            count,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstwatch_common::tally::BY_SEGMENT;
+
+    use super::*;
+
+    const KEY: TallyKey = TallyKey {
+        port: 80,
+        reason: u16::MAX,
+        state: 4,
+        direction: RECEIVED,
+        path: BY_SEGMENT,
+        pad: 0,
+    };
+
+    fn told(counts: Vec<(TallyKey, u64)>) -> Vec<(Direction, Option<u16>, u64)> {
+        let mut told: Vec<_> = kinds(counts, |_| Some(Reason::NoSocket))
+            .iter()
+            .map(|kind| (kind.direction, kind.port, kind.count))
+            .collect();
+        told.sort_by_key(|kind| (kind.1, kind.2));
+        told
+    }
+
+    #[test]
+    fn what_was_not_received_is_taken_off() {
+        let not = TallyKey {
+            direction: NOT_RECEIVED,
+            ..KEY
+        };
+        assert_eq!(
+            told(vec![(not, 2), (KEY, 5)]),
+            [(Direction::Received, Some(80), 3)]
+        );
+        assert_eq!(told(vec![(KEY, 2), (not, 2)]), []);
+        let elsewhere = TallyKey { port: 0, ..KEY };
+        assert_eq!(
+            told(vec![(not, 2), (KEY, 1), (elsewhere, 5)]),
+            [
+                (Direction::Received, None, 3),
+                (Direction::Received, Some(80), 1)
+            ]
+        );
+    }
+
+    #[test]
+    fn kinds_have_names() {
+        let sent = TallyKey {
+            direction: SENT,
+            reason: 1,
+            state: 0,
+            ..KEY
+        };
+        let kind = kinds(vec![(sent, 1)], |number| {
+            (number == 1).then_some(Reason::NoSocket)
+        })[0];
+        assert_eq!(kind.reason, Some(Reason::NoSocket));
+        assert_eq!((kind.state, kind.own_accord), (None, false));
+        let own = TallyKey {
+            path: OF_OWN_ACCORD,
+            reason: u16::MAX,
+            state: 7,
+            ..sent
+        };
+        let kind = kinds(vec![(own, 1)], |_| panic!("there is no reason"))[0];
+        assert_eq!((kind.reason, kind.own_accord), (None, true));
+        assert_eq!(kind.state, Some(TcpState::Close));
+    }
+}
