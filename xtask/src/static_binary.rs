@@ -162,7 +162,7 @@ pub(crate) fn test_program(linking: &Linking, object: &Path, name: &str) -> Resu
     // For what dev-dependencies have written in C, which is asked nothing of the C library.
     test.env(format!("CC_{}", linking.target), "cc");
     let messages = command::output(&mut test)?;
-    match executable_in(&messages) {
+    match executable_in(&messages, name) {
         Some(path) => {
             check(&path)?;
             Ok(path)
@@ -171,10 +171,45 @@ pub(crate) fn test_program(linking: &Linking, object: &Path, name: &str) -> Resu
     }
 }
 
-/// The one program among cargo's messages.
-fn executable_in(messages: &str) -> Option<PathBuf> {
+/// The program of the test `name` among cargo's messages, which name what it needs as well.
+fn executable_in(messages: &str, name: &str) -> Option<PathBuf> {
     messages.lines().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message.get("executable")?.as_str().map(PathBuf::from)
+        let target = &message["target"];
+        let is_it = target["name"] == name && target["kind"][0] == "test";
+        let executable = message["executable"].as_str().filter(|_| is_it)?;
+        Some(PathBuf::from(executable))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_test_is_told_from_the_binary_that_it_needs() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"x"},"executable":"/t/x"}
+{"reason":"compiler-artifact","target":{"kind":["test"],"name":"y"},"executable":"/t/deps/y-1"}
+{"reason":"compiler-artifact","target":{"kind":["test"],"name":"x"},"executable":"/t/deps/x-1"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(
+            executable_in(messages, "x"),
+            Some(PathBuf::from("/t/deps/x-1"))
+        );
+        assert_eq!(executable_in(messages, "z"), None);
+    }
+
+    #[test]
+    fn what_has_an_interpreter_is_not_static() {
+        // A header of 64 bytes, one program header of 56 behind it.
+        let mut elf = vec![0; 64 + 56];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        elf[32] = 64;
+        elf[54] = 56;
+        elf[56] = 1;
+        assert_eq!(loaded_by(&elf), Some(false));
+        elf[64] = 3;
+        assert_eq!(loaded_by(&elf), Some(true));
+        assert_eq!(loaded_by(b"#!/bin/sh"), None);
+    }
 }

@@ -1,12 +1,15 @@
 //! What is run in each kernel when no command is named: the doctor, the selftest and, when they are asked
 //! for, the tests that need nothing but the binary.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::static_binary::{self, StaticBinary};
+use crate::{
+    command,
+    static_binary::{self, StaticBinary},
+};
 
 /// With what the script marks the begin and the end of a step.
 const MARK: &str = "rstwatch-vm: ";
@@ -64,15 +67,35 @@ fn chosen(tests: bool) -> impl Iterator<Item = &'static Step> {
     STEPS.iter().filter(move |step| tests || !step.test)
 }
 
-/// The test programs, for the guest.
+/// Programs of the host that the tests use.
+const TOOLS: [&str; 2] = ["setpriv", "ss"];
+
+/// The test programs and what they use, for the guest.
 pub(super) fn files(binary: &StaticBinary) -> Result<Vec<(String, PathBuf)>> {
-    TESTS
-        .iter()
-        .map(|name| {
-            let program = static_binary::test_program(&binary.linking, &binary.object, name)?;
-            Ok((format!("tests/{name}"), program))
-        })
-        .collect()
+    let mut files = BTreeMap::new();
+    for name in TESTS {
+        let program = static_binary::test_program(&binary.linking, &binary.object, name)?;
+        files.insert(format!("tests/{name}"), program);
+    }
+    for name in TOOLS {
+        let program = command::find(name).with_context(|| {
+            format!("there is no {name}: `cargo xtask setup` installs what the tests use")
+        })?;
+        let libraries = command::output(Command::new("ldd").arg(&program))?;
+        for library in libraries_in(&libraries) {
+            files.insert(library.trim_start_matches('/').to_owned(), library.into());
+        }
+        files.insert(format!("bin/{name}"), program);
+    }
+    Ok(files.into_iter().collect())
+}
+
+/// The files in what `ldd` prints: libraries behind an arrow, and the loader without one.
+fn libraries_in(ldd: &str) -> impl Iterator<Item = &str> {
+    ldd.lines().filter_map(|line| {
+        let path = line.rsplit("=>").next()?.trim();
+        path.split(' ').next().filter(|path| path.starts_with('/'))
+    })
 }
 
 /// The script that runs the steps, one after the other, whatever becomes of each.
@@ -180,6 +203,14 @@ mod tests {
             ]
         );
         assert_eq!(done[0].objects().count(), 1);
+    }
+
+    #[test]
+    fn libraries_are_read_from_what_ldd_prints() {
+        let ldd = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibcap-ng.so.0 => /lib/libcap-ng.so.0 (0x7f2)\n\
+                   \tlibx.so => not found\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f2c)\n";
+        let all: Vec<_> = libraries_in(ldd).collect();
+        assert_eq!(all, ["/lib/libcap-ng.so.0", "/lib64/ld-linux-x86-64.so.2"]);
     }
 
     #[test]
