@@ -522,13 +522,6 @@ fn reloads_and_kills_under_traffic() {
             "the reset of port {port} was not shown"
         );
     }
-    let of_killed = events
-        .iter()
-        .filter(|event| event["cause"]["id"] == "process-died");
-    assert!(
-        of_killed.count() > 0,
-        "no worker died with a request: {events:?}"
-    );
 }
 
 /// Makes requests, several on a connection, for as long as there is to be traffic. Gives the ends
