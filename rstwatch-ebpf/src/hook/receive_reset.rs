@@ -88,7 +88,7 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     let Some(mut slot) = maps::EVENTS.reserve::<SocketReset>(0) else {
         lost(ctx, Stat::LostReset);
         if maybe_data {
-            note_untold(ctx, sock as u64, &tuple);
+            note_untold(ctx, sock as u64, &tuple, &mut unseen);
         }
         return;
     };
@@ -156,19 +156,19 @@ unsafe fn fill_reset(reset: *mut Reset, kind: u16, sock: KernelPtr, tuple: &Tupl
     }
 }
 
-/// Notes, of a reset that may be none, that user space has not heard of it.
+/// Notes, of a reset that may be none, that user space has not heard of it. `past` is room for what the
+/// history knows: the stack has none for another entry.
 #[inline(never)]
-fn note_untold<C: EbpfContext>(ctx: &C, sock: u64, tuple: &Tuple) {
+fn note_untold<C: EbpfContext>(ctx: &C, sock: u64, tuple: &Tuple, past: &mut SocketEntry) {
     if let Some(entry) = maps::socket(sock) {
         // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
         unsafe { (*entry).marks |= MARK_UNTOLD };
         return;
     }
-    let mut past = SocketEntry::EMPTY;
-    // SAFETY: `past` is ours.
-    if unsafe { history::recall(tuple, &raw mut past) } {
+    // SAFETY: `past` is the caller's own.
+    if unsafe { history::recall(tuple, &raw mut *past) } {
         past.marks |= MARK_UNTOLD;
-        history::remember(ctx, tuple, &raw const past);
+        history::remember(ctx, tuple, &raw const *past);
     }
 }
 

@@ -392,11 +392,10 @@ unsafe fn note<M: Memory, C: EbpfContext>(
         }
         *copy = SocketEntry::EMPTY;
         if awaits_close {
-            let mut entry = SocketEntry::EMPTY;
-            entry.marks = MARK_RESET | MARK_AWAIT_CLOSE;
-            entry.prev_state = state;
-            if maps::remember(ctx, sock as u64, &entry) {
-                copy_entry(copy, &raw const entry);
+            (*copy).marks = MARK_RESET | MARK_AWAIT_CLOSE;
+            (*copy).prev_state = state;
+            if !maps::remember(ctx, sock as u64, &*copy) {
+                *copy = SocketEntry::EMPTY;
             }
         }
     }
