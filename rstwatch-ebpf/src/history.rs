@@ -22,7 +22,7 @@ use rstwatch_common::{
 use crate::{globals, maps};
 
 /// Records of a chain that are looked at. A chain has one on average.
-const STEPS: u32 = 16;
+const STEPS: u32 = 8;
 
 /// A CPU's ring.
 #[repr(C, align(64))]
@@ -83,6 +83,7 @@ pub fn remember<C: EbpfContext>(ctx: &C, tuple: &Tuple, entry: *const SocketEntr
         // A number is never zero.
         let number = ((*ring).newest + 1) | u32::from((*ring).newest == u32::MAX);
         let Some(past) = record(cpu, number) else {
+            write_volatile(&raw mut (*ring).busy, 0);
             return false;
         };
         write_volatile(&raw mut (*past).number, 0);
@@ -104,7 +105,9 @@ pub fn remember<C: EbpfContext>(ctx: &C, tuple: &Tuple, entry: *const SocketEntr
 /// # Safety
 ///
 /// `to` must be valid for writes; it may be written to even if nothing is known.
-#[inline(always)]
+///
+/// A function of its own: old verifiers go through the loop anew on every path that leads here.
+#[inline(never)]
 pub unsafe fn recall(tuple: &Tuple, to: *mut SocketEntry) -> bool {
     let Some(chain) = chain(tuple) else {
         return false;

@@ -70,7 +70,7 @@ pub fn not_received(state: u8, local_port: u16) {
     });
 }
 
-#[inline(always)]
+#[inline(never)]
 fn bump(mut key: TallyKey) {
     if add(&TALLY, &key) {
         return;
