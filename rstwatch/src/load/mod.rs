@@ -168,12 +168,12 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Loads and attaches everything. Returns the tracer and the ring to read from.
+    /// Loads and attaches everything.
     ///
     /// # Errors
     ///
     /// When the kernel refuses what rstwatch cannot do without; the error says what, and what to do.
-    pub fn start(settings: &Settings<'_>) -> Result<(Self, RingBuf<MapData>), StartError> {
+    pub fn start(settings: &Settings<'_>) -> Result<Self, StartError> {
         let mut ebpf = load_object(settings)?;
         let btf = if settings.raw_only {
             None
@@ -192,19 +192,28 @@ impl Tracer {
                 refusal: refusal.map(explain),
             });
         }
-        let ring = take_map(&mut ebpf, "EVENTS")?;
         let stats = take_map(&mut ebpf, "STATS")?;
         let tally = [
             take_map(&mut ebpf, "TALLY")?,
             take_map(&mut ebpf, "TALLY_REST")?,
         ];
-        let tracer = Self {
+        Ok(Self {
             ebpf,
             stats,
             tally,
             hooks,
-        };
-        Ok((tracer, ring))
+        })
+    }
+
+    /// The ring to read from, which is filled since the start. Mapping it makes all of it count as
+    /// this process's memory, and twice, since it is mapped twice in a row: better after the start,
+    /// which needs much itself, than within.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be mapped, or was taken already.
+    pub fn take_ring(&mut self) -> Result<RingBuf<MapData>, StartError> {
+        take_map(&mut self.ebpf, "EVENTS")
     }
 
     /// The loaded object, for the BPF side's log.

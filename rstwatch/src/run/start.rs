@@ -57,7 +57,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         raw_only: options.raw_tracepoints,
     };
     let before = netns::sent_resets();
-    let (tracer, ring) = Tracer::start(&settings)?;
+    let mut tracer = Tracer::start(&settings)?;
     let baseline = Baseline {
         started: Instant::now(),
         before,
@@ -109,10 +109,11 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         }
         eprintln!("rstwatch: {} open sockets at the start", snapshot.len());
     }
+    give_back_memory();
+    let ring = tracer.take_ring()?;
     // Before any other thread is started: each has its own capabilities.
     privileges::drop_unneeded(|| tracer.stat(Stat::Sent).is_ok())
         .context("cannot give up the privileges that are no longer needed")?;
-    give_back_memory();
     let host = HostFacts {
         uptime: uptime(),
         reasons: cause::Reasons::named_by(&kernel.reasons),
