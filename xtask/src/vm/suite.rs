@@ -26,10 +26,19 @@ struct Step {
 /// The tests, each a program of its own below the package's `tests`.
 const TESTS: [&str; 3] = ["integration", "ownership", "leftovers"];
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step {
         name: "doctor",
         command: "rstwatch doctor -j",
+        test: false,
+    },
+    Step {
+        name: "filters",
+        // As many as the kernel side takes: the verifier has the most to go through then.
+        command: "filters='-4 -L 1,2,3,4,5,6,7,8 -D 1,2,3,4,5,6,7,8 \
+                  --addr 10.0.0.0/8 --addr fd00::/8 --addr 192.168.0.0/16 --addr 127.0.0.0/8'; \
+                  rstwatch --duration 1s $filters && \
+                  rstwatch --duration 1s --raw-tracepoints $filters",
         test: false,
     },
     Step {
