@@ -9,7 +9,7 @@
 //! between (NAT) makes two connections of them, and no pair. Loopback addresses mean another host
 //! in each network namespace. No I/O; time comes from outside.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::event::{Direction, Endpoint, Event};
 

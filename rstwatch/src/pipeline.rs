@@ -3,11 +3,12 @@
 //! from outside.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     num::NonZeroU32,
 };
 
 use bytes::BytesMut;
+use foldhash::HashMap;
 
 use crate::{
     cause::{self, CauseId, HostFacts, Verdict, catalogue},

@@ -2,7 +2,9 @@
 //! socket. Time comes with the events; nothing is read from the system, and nothing allocated after
 //! the start.
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::event::{Event, TcpFlags, Trigger};
 

@@ -1,10 +1,9 @@
 //! Who listens, and who listened until lately, by network namespace, address and port. No I/O:
 //! what was there before the start, and what begins and ends since, comes from outside.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use foldhash::HashMap;
 
 use crate::{
     event::{Actor, Endpoint, ListenerEnd, Listening, Process},

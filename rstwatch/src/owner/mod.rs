@@ -20,7 +20,9 @@ pub mod place;
 pub mod procfs;
 mod recent;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::{
     event::{Direction, Event, Owner, Process, TcpState, Via},

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    hash::BuildHasher,
     time::Instant,
 };
 
@@ -156,7 +157,7 @@ impl Baseline {
     /// The namespaces in which resets were seen sent, or in which the kernel counted any.
     fn namespaces(
         &self,
-        seen: &HashMap<u32, u64>,
+        seen: &HashMap<u32, u64, impl BuildHasher>,
         before_end: &OutRsts,
         after_end: &OutRsts,
     ) -> Vec<NamespaceCount> {

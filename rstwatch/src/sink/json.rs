@@ -21,23 +21,22 @@ use crate::{
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// More than an event without a socket takes, less than a page.
-const TYPICAL_LEN: usize = 2_048;
-
 /// Appends events as JSON. It remembers the second that it last printed, and is otherwise without
 /// state.
 #[derive(Debug, Default)]
 pub struct Json {
     clock: Clock,
+    /// Where a line is put together: it keeps its memory, so that none is allocated for an event.
+    line: Writer,
 }
 
 impl Json {
     /// Appends `event` with its `verdict` as one object and a newline.
     pub fn append(&mut self, out: &mut BytesMut, event: &Event, verdict: &Verdict) {
-        out.reserve(TYPICAL_LEN);
-        let mut w = Writer { out };
+        let Self { clock, line: w } = self;
+        w.0.clear();
         w.raw("{\"time\":\"");
-        self.clock.append(&mut w, event.time_ns);
+        clock.append(w, event.time_ns);
         w.raw("\",\"direction\":\"");
         w.raw(event.direction.name());
         w.raw(if event.is_ipv4() {
@@ -80,6 +79,7 @@ impl Json {
         w.raw(",\"cause\":");
         w.cause(event, verdict);
         w.raw("}\n");
+        out.extend_from_slice(w.bytes());
     }
 }
 
@@ -93,7 +93,7 @@ pub(super) struct Clock {
 
 impl Clock {
     /// Appends `time_ns`, nanoseconds since the Unix epoch.
-    pub(super) fn append(&mut self, w: &mut Writer<'_>, time_ns: u64) {
+    pub(super) fn append(&mut self, w: &mut Writer, time_ns: u64) {
         let second = time_ns / NS_PER_S;
         if self.second != Some(second) {
             // A u64 of nanoseconds ends in 2554, which is well before the last `Timestamp`.
@@ -112,15 +112,19 @@ impl Clock {
     }
 }
 
-/// Appends JSON values to a buffer.
-pub(super) struct Writer<'a> {
-    pub(super) out: &'a mut BytesMut,
-}
+/// JSON text that grows.
+#[derive(Debug, Default)]
+pub(super) struct Writer(Vec<u8>);
 
-impl Writer<'_> {
+impl Writer {
+    /// What it has become.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// `text` as it stands: syntax, or a name that needs no escaping.
     pub(super) fn raw(&mut self, text: &str) {
-        self.out.extend_from_slice(text.as_bytes());
+        self.0.extend_from_slice(text.as_bytes());
     }
 
     /// A number.
@@ -136,7 +140,7 @@ impl Writer<'_> {
             *digit = b'0' + (rest % 10) as u8;
             rest /= 10;
         }
-        self.out.extend_from_slice(&text[..digits]);
+        self.0.extend_from_slice(&text[..digits]);
     }
 
     /// `value` through `write`, or `null`.
@@ -162,6 +166,21 @@ impl Writer<'_> {
         // Appending to a buffer in memory does not fail.
         let _ = write!(Text(self), "{value}");
         self.raw("\"");
+    }
+
+    /// A character of a string.
+    fn escape(&mut self, c: char) {
+        match c {
+            '"' => self.raw("\\\""),
+            '\\' => self.raw("\\\\"),
+            c if c < ' ' => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                let code = c as usize;
+                self.raw("\\u00");
+                self.0.extend([HEX[code >> 4], HEX[code & 15]]);
+            }
+            c => self.raw(c.encode_utf8(&mut [0; 4])),
+        }
     }
 
     /// A string from another process, escaped so that no control character is left, or `null`.
@@ -211,7 +230,7 @@ impl Writer<'_> {
             }
             IpAddr::V6(addr) => {
                 // An address holds nothing to escape, and the buffer does not fail.
-                let _ = write!(self.out, "{addr}");
+                let _ = write!(Text(self), "{addr}");
             }
         }
         self.raw("\",\"port\":");
@@ -342,27 +361,17 @@ const fn is_plain(byte: u8) -> bool {
 }
 
 /// The inside of a JSON string.
-struct Text<'a, 'b>(&'a mut Writer<'b>);
+struct Text<'a>(&'a mut Writer);
 
-impl fmt::Write for Text<'_, '_> {
+impl fmt::Write for Text<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text;
-        while let Some(at) = rest.bytes().position(|b| !is_plain(b)) {
-            let (plain, tail) = rest.split_at(at);
-            self.0.raw(plain);
-            // What must be escaped is ASCII, so one byte long.
-            let (special, tail) = tail.split_at(1);
-            match special {
-                "\"" => self.0.raw("\\\""),
-                "\\" => self.0.raw("\\\\"),
-                control => {
-                    let code = control.as_bytes()[0];
-                    write!(self.0.out, "\\u{code:04x}")?;
-                }
-            }
-            rest = tail;
+        // Without a way out in the middle, so that many bytes are looked at at once: next to nothing
+        // needs to be escaped.
+        if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
+            self.0.raw(text);
+        } else {
+            text.chars().for_each(|c| self.0.escape(c));
         }
-        self.0.raw(rest);
         Ok(())
     }
 }
@@ -467,9 +476,9 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped_by_the_writer_too() {
-        let mut out = BytesMut::new();
-        Writer { out: &mut out }.string("a\u{1}b\"c\\d\n");
-        assert_eq!(&out[..], br#""a\u0001b\"c\\d\u000a""#);
+        let mut w = Writer::default();
+        w.string("a\u{1}b\"c\\d\u{1f}\n\u{e9}");
+        assert_eq!(w.bytes(), "\"a\\u0001b\\\"c\\\\d\\u001f\\u000a\u{e9}\"".as_bytes());
     }
 
     #[test]
@@ -501,9 +510,9 @@ mod tests {
             (u64::MAX, "18446744073.709551"),
         ];
         for (ns, text) in cases {
-            let mut out = BytesMut::new();
-            Writer { out: &mut out }.seconds(Some(ns));
-            assert_eq!(&out[..], text.as_bytes());
+            let mut w = Writer::default();
+            w.seconds(Some(ns));
+            assert_eq!(w.bytes(), text.as_bytes());
         }
     }
 
@@ -522,9 +531,9 @@ mod tests {
             (u64::MAX, "2554-07-21T23:34:33.709551615Z"),
         ];
         for (time_ns, text) in cases {
-            let mut out = BytesMut::new();
-            clock.append(&mut Writer { out: &mut out }, time_ns);
-            assert_eq!(&out[..], text.as_bytes());
+            let mut w = Writer::default();
+            clock.append(&mut w, time_ns);
+            assert_eq!(w.bytes(), text.as_bytes());
         }
     }
 }

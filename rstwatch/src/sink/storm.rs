@@ -70,7 +70,7 @@ fn wrapped(first: &str, text: &str) -> Vec<String> {
 
 /// Appends a report as one object and a newline: `{"storm":{...}}`. Times are UTC.
 pub fn append_json(out: &mut BytesMut, report: &Report) {
-    let mut w = Writer { out };
+    let mut w = Writer::default();
     let mut clock = Clock::default();
     w.raw("{\"storm\":{\"phase\":\"");
     w.raw(report.phase.name());
@@ -152,9 +152,10 @@ pub fn append_json(out: &mut BytesMut, report: &Report) {
         w.string(net);
     });
     w.raw("}}\n");
+    out.extend_from_slice(w.bytes());
 }
 
-fn write_lead(w: &mut Writer<'_>, clock: &mut Clock, lead: &Lead) {
+fn write_lead(w: &mut Writer, clock: &mut Clock, lead: &Lead) {
     w.raw("{\"direction\":\"");
     w.raw(lead.direction.name());
     w.raw("\",\"cause\":\"");
@@ -212,10 +213,10 @@ fn write_lead(w: &mut Writer<'_>, clock: &mut Clock, lead: &Lead) {
 }
 
 fn ranking<K>(
-    w: &mut Writer<'_>,
+    w: &mut Writer,
     name: &str,
     ranking: &Ranking<K>,
-    key: impl Fn(&mut Writer<'_>, &K),
+    key: impl Fn(&mut Writer, &K),
 ) {
     w.raw(",\"");
     w.raw(name);
@@ -236,14 +237,14 @@ fn ranking<K>(
     w.raw("}");
 }
 
-fn time(w: &mut Writer<'_>, clock: &mut Clock, ns: u64) {
+fn time(w: &mut Writer, clock: &mut Clock, ns: u64) {
     w.raw("\"");
     clock.append(w, ns);
     w.raw("\"");
 }
 
 /// A number with at most three decimals.
-fn decimal(w: &mut Writer<'_>, value: f64) {
+fn decimal(w: &mut Writer, value: f64) {
     let text = format!("{value:.3}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     w.raw(text);
@@ -251,7 +252,7 @@ fn decimal(w: &mut Writer<'_>, value: f64) {
 
 /// Appends how many events were held back, as one object and a newline: `{"limited":{...}}`.
 pub fn append_limited_json(out: &mut BytesMut, limited: &Limited) {
-    let mut w = Writer { out };
+    let mut w = Writer::default();
     w.raw("{\"limited\":{\"total\":");
     w.number(limited.total());
     w.raw(",\"causes\":[");
@@ -265,6 +266,7 @@ pub fn append_limited_json(out: &mut BytesMut, limited: &Limited) {
         w.raw("}");
     }
     w.raw("]}}\n");
+    out.extend_from_slice(w.bytes());
 }
 
 #[cfg(test)]

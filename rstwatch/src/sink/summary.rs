@@ -126,7 +126,7 @@ impl Summary {
 
     /// Appends it as one JSON object and a newline: `{"summary":{...}}`.
     pub fn append_json(&self, out: &mut BytesMut) {
-        let mut w = Writer { out };
+        let mut w = Writer::default();
         w.raw("{\"summary\":{\"time\":\"");
         Clock::default().append(&mut w, self.time_ns);
         w.raw("\",\"duration_s\":");
@@ -190,6 +190,7 @@ impl Summary {
             w.raw("}");
         }
         w.raw("]}}\n");
+        out.extend_from_slice(w.bytes());
     }
 
     /// The causes, the most frequent first.
@@ -283,7 +284,7 @@ impl fmt::Display for Summary {
 
 impl Kind {
     /// Appends the members of its JSON object.
-    fn append_json(self, w: &mut Writer<'_>) {
+    fn append_json(self, w: &mut Writer) {
         w.raw("\"direction\":");
         w.name(Some(self.direction.name()));
         w.raw(",\"reason\":");
