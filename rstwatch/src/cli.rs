@@ -6,6 +6,7 @@
 //!
 //! Exit status: 0 fine, [`EXIT_FAILED`], [`EXIT_USAGE`].
 
+mod colour;
 mod doctor;
 mod selftest;
 pub mod top;
@@ -26,6 +27,7 @@ use clap::{
 };
 use ipnet::{IpNet, Ipv4Net};
 
+use self::colour::ColourArgs;
 pub use self::doctor::DoctorArgs;
 pub use self::selftest::{DemoArgs, SelftestArgs};
 use crate::{
@@ -149,14 +151,8 @@ pub struct ExplainArgs {
     #[arg(value_name = "ID | REASON | ERRNO | TEXT")]
     query: Vec<String>,
 
-    /// Colour the text
-    #[arg(
-        long,
-        visible_alias = "colour",
-        value_name = "WHEN",
-        default_value = "auto"
-    )]
-    color: Colour,
+    #[command(flatten)]
+    colour: ColourArgs,
 }
 
 impl ExplainArgs {
@@ -168,7 +164,7 @@ impl ExplainArgs {
     /// How it is to look on a standard output that is a terminal of so many columns, or none.
     pub fn look(&self, columns: Option<u16>, is_terminal: bool, no_color: bool) -> Look {
         Look {
-            colour: self.color.is_on(is_terminal, no_color),
+            colour: self.colour.is_on(is_terminal, no_color),
             width: explain::width(columns),
         }
     }
@@ -281,15 +277,8 @@ pub struct TraceArgs {
     #[arg(help_heading = "How to show it")]
     output: Format,
 
-    /// Colour the table
-    #[arg(
-        long,
-        visible_alias = "colour",
-        value_name = "WHEN",
-        default_value = "auto"
-    )]
-    #[arg(help_heading = "How to show it")]
-    color: Colour,
+    #[command(flatten, next_help_heading = "How to show it")]
+    colour: ColourArgs,
 
     /// Stop after this time: 60s, 5m, 1h30m; a number alone is seconds
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -358,28 +347,6 @@ enum Format {
     Table,
     /// One object a line
     Json,
-}
-
-/// When to colour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Colour {
-    /// On a terminal, unless `NO_COLOR` is set
-    Auto,
-    /// Always
-    Always,
-    /// Never
-    Never,
-}
-
-impl Colour {
-    /// Whether to colour on a terminal or elsewhere, where `NO_COLOR` may be set.
-    const fn is_on(self, is_terminal: bool, no_color: bool) -> bool {
-        match self {
-            Self::Auto => is_terminal && !no_color,
-            Self::Always => true,
-            Self::Never => false,
-        }
-    }
 }
 
 /// What the options depend on outside the command line.
@@ -489,7 +456,7 @@ impl TraceArgs {
     /// would be larger than 1 GiB. What is wrong in a single argument was found by the parser.
     pub fn into_options(self, environment: &Environment<'_>) -> Result<TraceOptions, clap::Error> {
         let colour = self
-            .color
+            .colour
             .is_on(environment.is_terminal, environment.no_color);
         let output = if self.json || self.output == Format::Json {
             Output::Json

@@ -2,10 +2,7 @@
 //! filter, sink. No I/O but what `owner::details` reads, no waiting: time and found owners come
 //! from outside.
 
-use std::{
-    collections::BTreeSet,
-    num::NonZeroU32,
-};
+use std::{collections::BTreeSet, num::NonZeroU32};
 
 use bytes::BytesMut;
 use foldhash::HashMap;

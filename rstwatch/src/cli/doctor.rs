@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::Colour;
+use super::colour::ColourArgs;
 use crate::doctor::Look;
 
 pub(super) const AFTER_HELP: &str = "\
@@ -18,21 +18,15 @@ pub struct DoctorArgs {
     #[arg(short, long)]
     json: bool,
 
-    /// Colour the text
-    #[arg(
-        long,
-        visible_alias = "colour",
-        value_name = "WHEN",
-        default_value = "auto"
-    )]
-    color: Colour,
+    #[command(flatten)]
+    colour: ColourArgs,
 }
 
 impl DoctorArgs {
     /// How the report is to look on a standard output that is a terminal or not; `None`: as JSON.
     pub fn look(&self, is_terminal: bool, no_color: bool) -> Option<Look> {
         (!self.json).then(|| Look {
-            colour: self.color.is_on(is_terminal, no_color),
+            colour: self.colour.is_on(is_terminal, no_color),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Colour, cause_parser};
+use super::{cause_parser, colour::ColourArgs};
 use crate::cause::CauseId;
 
 /// What follows the help of `selftest`.
@@ -45,19 +45,13 @@ pub struct SelftestArgs {
 /// The arguments of `demo`, as they were written.
 #[derive(Args, Debug)]
 pub struct DemoArgs {
-    /// Colour the table
-    #[arg(
-        long,
-        visible_alias = "colour",
-        value_name = "WHEN",
-        default_value = "auto"
-    )]
-    color: Colour,
+    #[command(flatten)]
+    colour: ColourArgs,
 }
 
 impl DemoArgs {
     /// Whether to colour on a terminal or elsewhere, where `NO_COLOR` may be set.
     pub fn colour(&self, is_terminal: bool, no_color: bool) -> bool {
-        self.color.is_on(is_terminal, no_color)
+        self.colour.is_on(is_terminal, no_color)
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{
-    Colour, Environment, FilterArgs, Output, RunningArgs, TraceOptions, parse_time, ring_size,
+    Environment, FilterArgs, Output, RunningArgs, TraceOptions, colour::ColourArgs, parse_time,
+    ring_size,
 };
 
 pub(super) const AFTER_HELP: &str = "\
@@ -38,15 +39,8 @@ pub struct TopArgs {
     #[command(flatten)]
     filter: FilterArgs,
 
-    /// Colour the screen
-    #[arg(
-        long,
-        visible_alias = "colour",
-        value_name = "WHEN",
-        default_value = "auto"
-    )]
-    #[arg(help_heading = "How to show it")]
-    color: Colour,
+    #[command(flatten, next_help_heading = "How to show it")]
+    colour: ColourArgs,
 
     /// Stop after this time: 60s, 5m, 1h30m; a number alone is seconds
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -75,7 +69,7 @@ impl TopArgs {
     pub fn into_options(self, environment: &Environment<'_>) -> Result<TopOptions, clap::Error> {
         Ok(TopOptions {
             colour: self
-                .color
+                .colour
                 .is_on(environment.is_terminal, environment.no_color),
             trace: TraceOptions {
                 filter: self.filter.into_filter(environment)?,

@@ -136,10 +136,7 @@ pub async fn trace_into(
     if let Some(file) = ready_file {
         file.create()?;
     }
-    stop.deadline = run
-        .options
-        .duration
-        .map(|duration| Box::pin(sleep(duration)));
+    stop.after(run.options.duration);
     ready(abilities);
     let mut asked = pin!(asked);
     let ending = loop {
@@ -168,6 +165,11 @@ impl Stop {
             terminate: signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?,
             deadline: None,
         })
+    }
+
+    /// Ends it after this time too, from now on.
+    fn after(&mut self, duration: Option<Duration>) {
+        self.deadline = duration.map(|duration| Box::pin(sleep(duration)));
     }
 
     async fn requested(&mut self) -> Ending {

@@ -13,7 +13,7 @@ use rstwatch_common::stats::Stat;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc::{self, Receiver},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
@@ -94,10 +94,7 @@ pub async fn top(options: TopOptions) -> Result<()> {
     if let Some(file) = ready_file {
         file.create()?;
     }
-    stop.deadline = run
-        .options
-        .duration
-        .map(|duration| Box::pin(sleep(duration)));
+    stop.after(run.options.duration);
     let mut redraw = interval(REDRAW);
     redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut hung_up = false;

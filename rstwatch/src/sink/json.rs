@@ -478,7 +478,10 @@ mod tests {
     fn control_characters_are_escaped_by_the_writer_too() {
         let mut w = Writer::default();
         w.string("a\u{1}b\"c\\d\u{1f}\n\u{e9}");
-        assert_eq!(w.bytes(), "\"a\\u0001b\\\"c\\\\d\\u001f\\u000a\u{e9}\"".as_bytes());
+        assert_eq!(
+            w.bytes(),
+            "\"a\\u0001b\\\"c\\\\d\\u001f\\u000a\u{e9}\"".as_bytes()
+        );
     }
 
     #[test]

@@ -212,12 +212,7 @@ fn write_lead(w: &mut Writer, clock: &mut Clock, lead: &Lead) {
     w.raw("}");
 }
 
-fn ranking<K>(
-    w: &mut Writer,
-    name: &str,
-    ranking: &Ranking<K>,
-    key: impl Fn(&mut Writer, &K),
-) {
+fn ranking<K>(w: &mut Writer, name: &str, ranking: &Ranking<K>, key: impl Fn(&mut Writer, &K)) {
     w.raw(",\"");
     w.raw(name);
     w.raw("\":{\"top\":[");

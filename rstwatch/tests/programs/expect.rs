@@ -106,6 +106,32 @@ impl Reset {
     }
 }
 
+/// The test resets an open connection from `own`, for this cause, and `victim` has the other end.
+pub fn aborted_by_test(own: SocketAddr, peer: SocketAddr, cause: &str, victim: Who) -> [Reset; 2] {
+    [
+        Reset::sent(own, peer, cause)
+            .state("ESTABLISHED")
+            .owner_is_test()
+            .by_test(),
+        Reset::received(peer, own, "peer-aborted")
+            .state("ESTABLISHED")
+            .owner(victim),
+    ]
+}
+
+/// `culprit` resets an open connection from `from`, for this cause, and the test has the other end.
+pub fn aborted_by(culprit: Who, from: SocketAddr, to: SocketAddr, cause: &str) -> [Reset; 2] {
+    [
+        Reset::sent(from, to, cause)
+            .state("ESTABLISHED")
+            .owner(culprit)
+            .by(culprit),
+        Reset::received(to, from, "peer-aborted")
+            .state("ESTABLISHED")
+            .owner_is_test(),
+    ]
+}
+
 fn end(end: SocketAddr) -> Value {
     json!({"addr": end.ip().to_string(), "port": end.port()})
 }

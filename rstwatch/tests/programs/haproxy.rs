@@ -7,7 +7,7 @@ use rstwatch::cause::catalogue::symptom::{self, Line};
 
 use crate::{
     client::Client,
-    expect::{Reset, Who, who},
+    expect::{Reset, Who, aborted_by, aborted_by_test, who},
     load::{HTTP, Load},
     place::{FRONT, Place, Program, UPSTREAM, at, await_pending, await_that, resume, stop},
 };
@@ -88,15 +88,12 @@ fn the_server_closes_without_having_read_the_request() {
     behind.close();
     client.hear("HTTP/1.1 502 ");
     await_log(&place, &symptom::HAPROXY_SH);
-    watched.expect(&[
-        Reset::sent(own, peer, "closed-with-unread-data")
-            .state("ESTABLISHED")
-            .owner_is_test()
-            .by_test(),
-        Reset::received(peer, own, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner(haproxy.who()),
-    ]);
+    watched.expect(&aborted_by_test(
+        own,
+        peer,
+        "closed-with-unread-data",
+        haproxy.who(),
+    ));
 }
 
 /// A server that accepts a connection, and does not read.
@@ -159,15 +156,7 @@ fn the_server_aborts_in_the_middle_of_its_answer() {
     let (own, peer) = (behind.own(), behind.peer());
     behind.abort();
     await_log(&place, &symptom::HAPROXY_SD);
-    watched.expect(&[
-        Reset::sent(own, peer, "linger-abort")
-            .state("ESTABLISHED")
-            .owner_is_test()
-            .by_test(),
-        Reset::received(peer, own, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner(haproxy.who()),
-    ]);
+    watched.expect(&aborted_by_test(own, peer, "linger-abort", haproxy.who()));
 }
 
 /// With `option abortonclose`.
@@ -332,15 +321,7 @@ fn the_server_takes_too_long() {
     place.await_text("haproxy.out", " sH-- ");
     behind.hears_reset();
     let (own, peer) = (behind.own(), behind.peer());
-    watched.expect(&[
-        Reset::sent(peer, own, "linger-abort")
-            .state("ESTABLISHED")
-            .owner(haproxy.who())
-            .by(haproxy.who()),
-        Reset::received(own, peer, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner_is_test(),
-    ]);
+    watched.expect(&aborted_by(haproxy.who(), peer, own, "linger-abort"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     client::{ANSWER, Client, Outcome},
-    expect::{Reset, Who, who},
+    expect::{Reset, Who, aborted_by, aborted_by_test, who},
     load::{HTTP, Load},
     place::{
         FRONT, Place, Program, UPSTREAM, at, await_end, await_some, await_that, resume, send,
@@ -121,15 +121,12 @@ fn a_client_gives_up_before_the_answer() {
     assert_eq!(symptom::NGINX_CLIENT.text, "499 in the access log");
     place.await_text("access.log", &format!("{} 499 ", from.port()));
     behind.close();
-    watched.expect(&[
-        Reset::sent(from, at(FRONT), "linger-abort")
-            .state("ESTABLISHED")
-            .owner_is_test()
-            .by_test(),
-        Reset::received(at(FRONT), from, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner(nginx.who()),
-    ]);
+    watched.expect(&aborted_by_test(
+        from,
+        at(FRONT),
+        "linger-abort",
+        nginx.who(),
+    ));
 }
 
 #[test]
@@ -161,15 +158,12 @@ fn the_upstream_closes_without_having_read_the_request() {
     behind.close();
     client.hear("HTTP/1.1 502 ");
     place.await_text("error.log", symptom::NGINX_RESET.text);
-    watched.expect(&[
-        Reset::sent(own, peer, "closed-with-unread-data")
-            .state("ESTABLISHED")
-            .owner_is_test()
-            .by_test(),
-        Reset::received(peer, own, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner(nginx.who()),
-    ]);
+    watched.expect(&aborted_by_test(
+        own,
+        peer,
+        "closed-with-unread-data",
+        nginx.who(),
+    ));
 }
 
 #[test]
@@ -190,15 +184,7 @@ fn the_upstream_aborts_in_the_middle_of_its_answer() {
     let (own, peer) = (behind.own(), behind.peer());
     behind.abort();
     place.await_text("error.log", symptom::NGINX_RESET_BODY.text);
-    watched.expect(&[
-        Reset::sent(own, peer, "linger-abort")
-            .state("ESTABLISHED")
-            .owner_is_test()
-            .by_test(),
-        Reset::received(peer, own, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner(nginx.who()),
-    ]);
+    watched.expect(&aborted_by_test(own, peer, "linger-abort", nginx.who()));
 }
 
 /// The upstream closes an idle connection at the moment at which nginx uses it again.
@@ -294,15 +280,12 @@ fn a_client_does_not_speak_http() {
     resume(nginx.worker);
     client.hear("400 Bad Request");
     client.hears_reset();
-    watched.expect(&[
-        Reset::sent(at(FRONT), client.own(), "closed-with-unread-data")
-            .state("ESTABLISHED")
-            .owner(nginx.who())
-            .by(nginx.who()),
-        Reset::received(client.own(), at(FRONT), "peer-aborted")
-            .state("ESTABLISHED")
-            .owner_is_test(),
-    ]);
+    watched.expect(&aborted_by(
+        nginx.who(),
+        at(FRONT),
+        client.own(),
+        "closed-with-unread-data",
+    ));
 }
 
 #[test]
@@ -313,15 +296,12 @@ fn a_request_gets_no_answer_but_a_reset() {
     let client = Client::connect(&place, FRONT);
     client.get("/");
     client.hears_reset();
-    watched.expect(&[
-        Reset::sent(at(FRONT), client.own(), "linger-abort")
-            .state("ESTABLISHED")
-            .owner(nginx.who())
-            .by(nginx.who()),
-        Reset::received(client.own(), at(FRONT), "peer-aborted")
-            .state("ESTABLISHED")
-            .owner_is_test(),
-    ]);
+    watched.expect(&aborted_by(
+        nginx.who(),
+        at(FRONT),
+        client.own(),
+        "linger-abort",
+    ));
 }
 
 #[test]
@@ -336,15 +316,12 @@ fn a_client_that_does_not_read_is_timed_out() {
         "error.log",
         "client timed out (110: Connection timed out) while sending response to client",
     );
-    watched.expect(&[
-        Reset::sent(at(FRONT), client.own(), "linger-abort")
-            .state("ESTABLISHED")
-            .owner(nginx.who())
-            .by(nginx.who()),
-        Reset::received(client.own(), at(FRONT), "peer-aborted")
-            .state("ESTABLISHED")
-            .owner_is_test(),
-    ]);
+    watched.expect(&aborted_by(
+        nginx.who(),
+        at(FRONT),
+        client.own(),
+        "linger-abort",
+    ));
 }
 
 /// The old worker closes connections that are idle, and their clients use them again.
