@@ -336,6 +336,8 @@ impl Watch {
         }
         let before = self.said.as_ref().and_then(|said| said.lead.as_ref());
         let shape = Shape::of(&self.scratch, &self.listeners, before, ROWS);
+        let gone = shape.lead.as_ref().and_then(|lead| lead.gone.as_ref());
+        self.storm_since_wall_ns = began_ns(self.storm_since_wall_ns, gone.map(|gone| gone.at_ns));
         let clock = self.clock.as_ref();
         let storm = self.detector.storm().zip(clock).map(|(storm, clock)| {
             let over = phase == Phase::End;
@@ -363,6 +365,14 @@ impl Watch {
             shape,
         }
     }
+}
+
+/// When a storm began that is known to have begun in the second after `since_ns`: not before the
+/// listener was gone that its resets are for.
+fn began_ns(since_ns: u64, gone_ns: Option<u64>) -> u64 {
+    gone_ns
+        .filter(|gone_ns| (since_ns..since_ns.saturating_add(SECOND_NS)).contains(gone_ns))
+        .unwrap_or(since_ns)
 }
 
 #[cfg(test)]

@@ -362,3 +362,19 @@ fn the_shape_is_of_the_last_seconds_or_of_all() {
         "4/s sent, usually 4/s"
     );
 }
+
+#[test]
+fn a_storm_does_not_begin_before_the_crash_that_it_comes_from() {
+    let since = 20 * SECOND_NS;
+    let cases = [
+        (None, since),
+        (Some(since - 1), since),
+        (Some(since), since),
+        (Some(since + SECOND_NS / 4), since + SECOND_NS / 4),
+        // Another listener, which went while the storm was on.
+        (Some(since + SECOND_NS), since),
+    ];
+    for (gone, began) in cases {
+        assert_eq!(began_ns(since, gone), began, "{gone:?}");
+    }
+}
