@@ -1,6 +1,7 @@
 //! Project automation: `cargo xtask <command>`.
 
 mod apt;
+mod archive;
 mod bench;
 mod build;
 mod command;
