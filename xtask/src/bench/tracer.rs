@@ -24,7 +24,7 @@ use super::{
     rival::{self, Bpftrace},
     summary,
 };
-use crate::load::Done;
+use crate::load::{Done, PORTS};
 
 /// For how long a tracer may take to be ready.
 const READY: Duration = Duration::from_mins(1);
@@ -263,13 +263,13 @@ impl Tracer {
             Some(Ok(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
             Some(Err(panic)) => std::panic::resume_unwind(panic),
         };
-        let summary = summary::parse(&text, done.netns)
+        let summary = summary::parse(&text, done.netns, &PORTS)
             .with_context(|| format!("{title} wrote no summary"))?;
         ensure!(
-            summary.sent_there == done.out_rsts,
-            "{title} saw {} resets sent in the load's network namespace, and the kernel counted {} \
-             (TcpOutRsts): rstwatch must never miss one",
-            summary.sent_there,
+            summary.sent_by_load == done.out_rsts,
+            "{title} counted {} resets sent by the load, and the kernel {} (TcpOutRsts): rstwatch \
+             must never miss one",
+            summary.sent_by_load,
             done.out_rsts
         );
         Ok(summary.seen)

@@ -18,6 +18,7 @@ use nix::{
 };
 
 use super::{
+    PORTS,
     frame::{self, End, Mac},
     out_rsts,
 };
@@ -38,10 +39,6 @@ const ROUTER: &str = "192.0.2.2";
 /// Different frames, each from an address of its own in 10.0.0.0/8. They are made beforehand, so
 /// that the load is what the kernel does with them.
 const FRAMES: u32 = 4096;
-
-/// The ports asked for: so many from this one on.
-const FIRST_PORT: u16 = 2000;
-const PORTS: u16 = 16;
 
 /// Sends for `time`; returns the resets that came of it, and how long that took.
 pub(super) fn run(time: Duration) -> Result<(u64, Duration)> {
@@ -112,6 +109,7 @@ fn socket_there() -> Result<OwnedFd> {
 /// The frame of this number.
 fn frame(number: u32) -> [u8; frame::LENGTH] {
     let [_, second, third, fourth] = (number + 1).to_be_bytes();
+    let port = number as u16 % PORTS.len() as u16 + PORTS.start();
     let from = End {
         mac: BYTES_THERE,
         addr: Ipv4Addr::new(10, second, third, fourth),
@@ -120,7 +118,7 @@ fn frame(number: u32) -> [u8; frame::LENGTH] {
     let to = End {
         mac: BYTES_HERE,
         addr: ADDR_HERE,
-        port: FIRST_PORT + (number as u16 % PORTS),
+        port,
     };
     frame::syn(from, to)
 }

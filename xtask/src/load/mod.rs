@@ -11,6 +11,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    ops::RangeInclusive,
     os::unix::fs::MetadataExt as _,
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -21,8 +22,11 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// A port where nobody listens in a namespace of the benchmark's own.
-const CLOSED_PORT: u16 = 9;
+/// The ports that resets are sent from: nobody listens there in the load's network namespace, or who
+/// does closes with data unread. Below those that the kernel chooses, and unlike those of the tests,
+/// so that a tracer's tally by port tells this load's resets from others on the machine.
+pub(crate) const PORTS: RangeInclusive<u16> = FIRST_PORT..=FIRST_PORT + 15;
+const FIRST_PORT: u16 = 2000;
 
 /// How long no further reset must have been sent for all of them to have been counted.
 const SETTLED: Duration = Duration::from_millis(20);
@@ -155,7 +159,7 @@ fn refused(time: Duration, threads: usize) -> (u64, Duration) {
                 let mut own = 0;
                 while start.elapsed() < time {
                     // Refused, which is the point.
-                    let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, CLOSED_PORT));
+                    let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, FIRST_PORT));
                     own += 1;
                 }
                 made.fetch_add(own, Ordering::Relaxed);
@@ -167,19 +171,17 @@ fn refused(time: Duration, threads: usize) -> (u64, Duration) {
 
 /// One thread holds both ends: one sends a byte, the other closes without reading it.
 fn unread(time: Duration) -> Result<(u64, Duration)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen")?;
-    let to = listener
-        .local_addr()
-        .context("the listener has no address")?;
+    let to = (Ipv4Addr::LOCALHOST, FIRST_PORT);
+    let listener = TcpListener::bind(to).context("cannot listen")?;
     let start = Instant::now();
     let mut made = 0;
     while start.elapsed() < time {
-        let stream = TcpStream::connect(to).context("cannot connect")?;
-        let (mut accepted, _) = listener.accept().context("cannot accept")?;
-        accepted.write_all(b"x").context("cannot send")?;
+        let mut stream = TcpStream::connect(to).context("cannot connect")?;
+        let (accepted, _) = listener.accept().context("cannot accept")?;
+        stream.write_all(b"x").context("cannot send")?;
         // Looks at the byte once it is there, and leaves it unread.
-        stream.peek(&mut [0]).context("cannot look")?;
-        drop(stream);
+        accepted.peek(&mut [0]).context("cannot look")?;
+        drop(accepted);
         made += 1;
     }
     Ok((made, start.elapsed()))
