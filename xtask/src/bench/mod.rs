@@ -22,6 +22,7 @@ use std::{
     env, fs,
     io::Write as _,
     path::PathBuf,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -39,7 +40,7 @@ use self::{
 use crate::{
     build, command,
     load::{Done, Load},
-    project,
+    packages, project,
 };
 
 /// What each run takes besides the load, about: starting a tracer, and letting it catch up.
@@ -87,6 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         command::is_root()?,
         "the benchmark traces and makes network namespaces: run it as root, `sudo -E cargo xtask bench`"
     );
+    packages::for_loads()?;
     let directory = project::target().join("bench");
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
@@ -110,6 +112,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         cases.len(),
         minutes(&cases, arguments.seconds)
     );
+    let load_before = report::load_average()?;
     let begin = Instant::now();
     let mut outcomes = Vec::new();
     for (number, case) in cases.iter().enumerate() {
@@ -125,7 +128,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         outcomes.push(outcome.with_context(|| format!("cannot measure {}", case.name()))?);
     }
     let rival = bench.tracers.bpftrace.map(|bpftrace| bpftrace.version);
-    let conditions = Conditions::of_this_machine(rival, arguments.seconds, begin.elapsed())?;
+    let conditions = Conditions {
+        kernel: report::kernel()?,
+        cpus: thread::available_parallelism()
+            .context("cannot tell the number of processors")?
+            .get(),
+        load_before,
+        load_after: report::load_average()?,
+        rival,
+        seconds: arguments.seconds,
+        took_s: begin.elapsed().as_secs(),
+    };
     let verdicts = budgets::judge(&outcomes);
     let mut out = std::io::stdout().lock();
     writeln!(

@@ -104,12 +104,18 @@ impl Outcome {
     }
 
     fn resets_of(&self, pair: &Pair) -> u64 {
-        let sent = pair.with.done.out_rsts;
-        if self.case.load.is_received() {
-            2 * sent
-        } else {
-            sent
-        }
+        self.case.load.resets_each() * pair.with.done.out_rsts
+    }
+
+    /// Resets that the tracer saw sent, anywhere, in per cent of those that the load sent.
+    #[expect(clippy::cast_precision_loss, reason = "no load makes 2^52 resets")]
+    pub(super) fn sent_seen(&self) -> Option<f64> {
+        let sum = |sent: fn(&Traced) -> u64| -> u64 {
+            self.pairs.iter().map(|pair| sent(&pair.with)).sum()
+        };
+        let seen = sum(|traced| traced.seen.sent);
+        let sent = sum(|traced| traced.done.out_rsts);
+        (self.resets() > 0).then(|| 100.0 * seen as f64 / sent as f64)
     }
 
     /// CPU time of the tracer's own code for a million resets, in seconds; `None` for a load without
@@ -211,13 +217,17 @@ mod tests {
         assert_eq!((outcome.lost(), outcome.resets()), (10, 2000));
         assert_eq!(median(outcome.user_a_million()), Some(0.5));
         assert_eq!(median(outcome.system_a_million()), Some(1.0));
+        assert_eq!(outcome.sent_seen(), Some(100.0));
         assert_eq!(outcome.bpf.of("tcp_send_reset"), Some(450.0));
         assert_eq!(outcome.bpf.of("tcp_destroy_sock"), None);
         assert_eq!(outcome.bpf.a_connection(), Some(750.0));
     }
 
     #[test]
-    fn what_is_sent_to_no_socket_is_not_received() {
+    fn loads_differ_in_how_many_resets_are_seen() {
         assert_eq!(fixture::outcome("raw-syn-json").resets(), 1000);
+        let short = fixture::outcome("short-json");
+        assert_eq!((short.resets(), short.sent_seen()), (0, None));
+        assert_eq!(short.user_a_million(), None);
     }
 }

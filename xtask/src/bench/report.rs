@@ -1,6 +1,6 @@
 //! The figures as tables for people, and as JSON.
 
-use std::{fmt::Write as _, fs, time::Duration};
+use std::{fmt::Write as _, fs};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -17,59 +17,52 @@ use crate::markdown;
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Conditions {
     /// The kernel's release.
-    kernel: String,
+    pub(super) kernel: String,
     /// Processors.
-    cpus: usize,
-    /// `/proc/loadavg` at the end: with the benchmark alone, 2 to 3.
-    load_average: String,
+    pub(super) cpus: usize,
+    /// `load_average` before and after the runs: before, it is others' work alone.
+    pub(super) load_before: String,
+    pub(super) load_after: String,
     /// The version of bpftrace, where it took part.
-    rival: Option<String>,
+    pub(super) rival: Option<String>,
     /// How long each run's load took.
-    seconds: f64,
-    /// How long all of it took.
-    took: Duration,
+    pub(super) seconds: f64,
+    /// How long all of it took, in seconds.
+    pub(super) took_s: u64,
 }
 
-impl Conditions {
-    /// What this machine is like now, after a run that took so long with loads of `seconds`.
-    pub(super) fn of_this_machine(
-        rival: Option<String>,
-        seconds: f64,
-        took: Duration,
-    ) -> Result<Self> {
-        let read = |path: &str| {
-            fs::read_to_string(path)
-                .map(|text| text.trim().to_owned())
-                .with_context(|| format!("cannot read {path}"))
-        };
-        let load = read("/proc/loadavg")?;
-        let load: Vec<&str> = load.split(' ').take(3).collect();
-        Ok(Self {
-            kernel: read("/proc/sys/kernel/osrelease")?,
-            cpus: std::thread::available_parallelism()
-                .context("cannot tell the number of processors")?
-                .get(),
-            load_average: load.join(" "),
-            rival,
-            seconds,
-            took,
-        })
-    }
+/// How many processes ran or waited to, over 1, 5 and 15 minutes.
+pub(super) fn load_average() -> Result<String> {
+    let load = read("/proc/loadavg")?;
+    Ok(load.split(' ').take(3).collect::<Vec<_>>().join(" "))
+}
+
+/// The kernel's release.
+pub(super) fn kernel() -> Result<String> {
+    read("/proc/sys/kernel/osrelease")
+}
+
+fn read(path: &str) -> Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    Ok(text.trim().to_owned())
 }
 
 /// All tables.
 pub(super) fn text(conditions: &Conditions, outcomes: &[Outcome], verdicts: &[Verdict]) -> String {
     let mut out = format!(
-        "Linux {}, {} processors, load average at the end {}; {}; {} s a run, {} s in all.\n\n",
+        "Linux {}, {} processors, load average {} before and {} after; {}; {} s a run, {} s in \
+         all.\n\n",
         conditions.kernel,
         conditions.cpus,
-        conditions.load_average,
+        conditions.load_before,
+        conditions.load_after,
         conditions.rival.as_deref().unwrap_or("no rival"),
         conditions.seconds,
-        conditions.took.as_secs(),
+        conditions.took_s,
     );
     out.push_str(
-        "Rates: medians a second, and with / without of each pair (lowest to highest).\n\n",
+        "Rates: medians a second, and with / without of each pair (lowest to highest). What was \
+         seen sent is beside TcpOutRsts of the load's network namespace.\n\n",
     );
     markdown::table(&mut out, &rates(outcomes));
     out.push_str("\nWhat the tracer used: medians; CPU for a million resets.\n\n");
@@ -96,7 +89,14 @@ fn median(spread: Option<Spread>) -> Option<f64> {
 
 fn rates(outcomes: &[Outcome]) -> Vec<Vec<String>> {
     let mut rows = vec![row([
-        "load", "tracer", "pairs", "without", "with", "ratio", "lost",
+        "load",
+        "tracer",
+        "pairs",
+        "without",
+        "with",
+        "ratio",
+        "lost",
+        "sent, seen",
     ])];
     for outcome in outcomes {
         let ratio = outcome.ratio().map_or_else(String::new, |ratio| {
@@ -116,6 +116,9 @@ fn rates(outcomes: &[Outcome]) -> Vec<Vec<String>> {
                 || outcome.lost().to_string(),
                 |share| format!("{} ({share:.2} %)", outcome.lost()),
             ),
+            outcome
+                .sent_seen()
+                .map_or_else(|| "-".to_owned(), |share| format!("{share:.2} %")),
         ]);
     }
     rows
@@ -212,6 +215,7 @@ pub(super) fn json(conditions: &Conditions, outcomes: &[Outcome], verdicts: &[Ve
                 "ratio": outcome.ratio(),
                 "lost": outcome.lost(),
                 "resets": outcome.resets(),
+                "sent_seen_percent": outcome.sent_seen(),
                 "user_s_per_million": outcome.user_a_million(),
                 "system_s_per_million": outcome.system_a_million(),
                 "peak_mib": outcome.peak_mib(),
@@ -235,10 +239,11 @@ mod tests {
         let conditions = Conditions {
             kernel: "6.18.0".to_owned(),
             cpus: 2,
-            load_average: "2.10 1.90 1.20".to_owned(),
+            load_before: "0.10 0.20 0.30".to_owned(),
+            load_after: "2.10 1.90 1.20".to_owned(),
             rival: Some("bpftrace v0.27.1".to_owned()),
             seconds: 2.0,
-            took: Duration::from_secs(61),
+            took_s: 61,
         };
         (conditions, outcomes, verdicts)
     }
@@ -250,8 +255,8 @@ mod tests {
         let first = text.lines().next().expect("a line");
         assert_eq!(
             first,
-            "Linux 6.18.0, 2 processors, load average at the end 2.10 1.90 1.20; bpftrace v0.27.1; \
-             2 s a run, 61 s in all."
+            "Linux 6.18.0, 2 processors, load average 0.10 0.20 0.30 before and 2.10 1.90 1.20 \
+             after; bpftrace v0.27.1; 2 s a run, 61 s in all."
         );
         let squeezed: Vec<String> = text
             .lines()
@@ -259,7 +264,7 @@ mod tests {
             .collect();
         for wanted in [
             "| connects to a closed port, 1 thread | rstwatch, JSON to a file | 1 | 1000 | 500 | \
-             0.500 (0.500 to 0.500) | 10 (0.50 %) |",
+             0.500 (0.500 to 0.500) | 10 (0.50 %) | 100.00 % |",
             "| connects to a closed port, 1 thread | rstwatch, JSON to a file | 0.50 | 1.00 | 50.5 | \
              120 |",
             "| connects to a closed port, 1 thread | rstwatch, JSON to a file | \

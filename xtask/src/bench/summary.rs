@@ -114,7 +114,7 @@ fn text(output: &str, netns: u32, ports: &RangeInclusive<u16>) -> Option<Summary
     })
 }
 
-/// From "  87126  sent      NO_SOCKET, port 2000, no socket", if it is one of the ports.
+/// From `  87126  sent      NO_SOCKET, port 2000, no socket`, if it is one of the ports.
 fn kind_sent(line: &str, ports: &RangeInclusive<u16>) -> Option<u64> {
     let mut words = line.split_whitespace();
     let count = words.next()?.parse().ok()?;
@@ -128,8 +128,8 @@ fn kind_sent(line: &str, ports: &RangeInclusive<u16>) -> Option<u64> {
     (words.next() == Some("sent") && ports.contains(&port)).then_some(count)
 }
 
-/// From "network namespace 7: the kernel counted 5 resets sent, 5 seen: they agree", with the name in
-/// parentheses where it has one; "7: 5 resets seen sent; ..." where the counter could not be read.
+/// From `network namespace 7: the kernel counted 5 resets sent, 5 seen: they agree`, with the name in
+/// parentheses where it has one; `7: 5 resets seen sent; ...` where the counter could not be read.
 fn namespace_sent(line: &str, netns: u32) -> Option<u64> {
     let rest = line
         .strip_prefix(&format!("network namespace {netns}"))

@@ -92,9 +92,14 @@ impl Load {
         }
     }
 
-    /// Whether a socket of this host receives each reset that is sent.
-    pub(crate) const fn is_received(self) -> bool {
-        !matches!(self, Self::RawSyn)
+    /// How many resets there are for each that is sent: one more where a socket receives it. None
+    /// where a stray one is no part of the load.
+    pub(crate) const fn resets_each(self) -> u64 {
+        match self {
+            Self::Short => 0,
+            Self::RawSyn => 1,
+            Self::Refused | Self::RefusedTwice | Self::Unread => 2,
+        }
     }
 }
 

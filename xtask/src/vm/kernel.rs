@@ -141,7 +141,7 @@ impl Kernels {
 
     /// The kernel that is `wanted`.
     pub(super) fn get(&self, wanted: &Wanted) -> Result<Kernel> {
-        let Some(shelf) = &self.shelf else {
+        let Some(debian) = &self.shelf else {
             let mut here = self.here()?;
             let releases: Vec<_> = here
                 .iter()
@@ -154,10 +154,10 @@ impl Kernels {
                 })?;
             return Ok(here.swap_remove(index));
         };
-        let package = shelf.find(wanted)?;
+        let package = debian.find(wanted)?;
         let directory = self.directory.join(&package.version);
         if !directory.exists() {
-            shelf.unpack(package, &directory)?;
+            debian.unpack(package, &directory)?;
         }
         Kernel::open(&directory)
     }
