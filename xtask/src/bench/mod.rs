@@ -115,18 +115,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let load_before = report::load_average()?;
     let begin = Instant::now();
     let mut outcomes = Vec::new();
-    for (number, case) in cases.iter().enumerate() {
-        eprintln!(
-            "bench: {}/{} {}: {} pairs of {} s",
-            number + 1,
-            cases.len(),
-            case.name(),
-            case.pairs,
-            arguments.seconds
-        );
-        let outcome = bench.measure(*case);
-        outcomes.push(outcome.with_context(|| format!("cannot measure {}", case.name()))?);
-    }
+    let all = bench.measure_all(&cases, &mut outcomes);
     let rival = bench.tracers.bpftrace.map(|bpftrace| bpftrace.version);
     let conditions = Conditions {
         kernel: report::kernel()?,
@@ -139,15 +128,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         seconds: arguments.seconds,
         took_s: begin.elapsed().as_secs(),
     };
-    let verdicts = budgets::judge(&outcomes);
+    // What was measured before a failure took long enough to be worth showing.
+    if !outcomes.is_empty() {
+        tell(&conditions, &outcomes)?;
+    }
+    all
+}
+
+/// Prints the tables, and writes the figures as JSON.
+fn tell(conditions: &Conditions, outcomes: &[Outcome]) -> Result<()> {
+    let verdicts = budgets::judge(outcomes);
     let mut out = std::io::stdout().lock();
-    writeln!(
-        out,
-        "{}",
-        report::text(&conditions, &outcomes, &verdicts).trim_end()
-    )?;
+    let text = report::text(conditions, outcomes, &verdicts);
+    writeln!(out, "{}", text.trim_end())?;
     let path = project::target().join("bench.json");
-    let json = report::json(&conditions, &outcomes, &verdicts);
+    let json = report::json(conditions, outcomes, &verdicts);
     fs::write(&path, format!("{}\n", serde_json::to_string_pretty(&json)?))
         .with_context(|| format!("cannot write {}", path.display()))?;
     writeln!(out, "\nall figures are in {}", project::shown(&path))?;
@@ -173,6 +168,23 @@ struct Bench {
 }
 
 impl Bench {
+    /// Measures the cases one after the other, up to the first that cannot be measured.
+    fn measure_all(&self, cases: &[Case], outcomes: &mut Vec<Outcome>) -> Result<()> {
+        for (number, case) in cases.iter().enumerate() {
+            let name = case.name();
+            eprintln!(
+                "bench: {}/{} {name}: {} pairs of {} s",
+                number + 1,
+                cases.len(),
+                case.pairs,
+                self.seconds
+            );
+            let outcome = self.measure(*case);
+            outcomes.push(outcome.with_context(|| format!("cannot measure {name}"))?);
+        }
+        Ok(())
+    }
+
     fn measure(&self, case: Case) -> Result<Outcome> {
         let mut pairs = Vec::new();
         for pair in 0..case.pairs {
@@ -205,7 +217,7 @@ impl Bench {
         let ready = tracer.ready;
         let loaded = self.load(case.load)?;
         let used = tracer.caught_up()?;
-        let seen = tracer.end(&loaded.done)?;
+        let seen = tracer.end(case.load, &loaded.done)?;
         Ok(Traced {
             done: loaded.end()?,
             seen,
@@ -224,7 +236,7 @@ impl Bench {
         let hooks = times_in(&tracer.files()?);
         drop(counting);
         tracer.caught_up()?;
-        tracer.end(&loaded.done)?;
+        tracer.end(case.load, &loaded.done)?;
         Ok(BpfTime {
             done: loaded.end()?,
             hooks,

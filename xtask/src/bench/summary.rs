@@ -15,12 +15,15 @@ use super::outcome::Seen;
 /// How far from the end of the output the summary begins, at most.
 const TAIL: u64 = 1 << 20;
 
+/// What stands above the tally in the summary as text.
+const TALLY: &str = "all of them, as the kernel counted them:";
+
 /// What rstwatch saw in all, and of one load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Summary {
     pub(super) seen: Seen,
-    /// Resets sent by the load that was asked for.
-    pub(super) sent_by_load: u64,
+    /// Resets sent by the load that was asked for; `None` where they cannot be told from others.
+    pub(super) sent_by_load: Option<u64>,
 }
 
 /// The last of a file, in which the summary is: all of it may be more than memory holds.
@@ -38,12 +41,16 @@ pub(super) fn tail(path: &Path) -> Result<String> {
 
 /// Reads the summary at the end of `output`, JSON or text. What the load sent is what its network
 /// namespace sent; where some of that was filtered out in the kernel or lost, which has no namespace,
-/// it is told from other resets by its ports, in the tally that counts all.
-pub(super) fn parse(output: &str, netns: u32, ports: &RangeInclusive<u16>) -> Option<Summary> {
+/// it is told from other resets by its ports, in the tally that counts all, if it has ports.
+pub(super) fn parse(
+    output: &str,
+    netns: u32,
+    ports: Option<&RangeInclusive<u16>>,
+) -> Option<Summary> {
     json(output, netns, ports).or_else(|| text(output, netns, ports))
 }
 
-fn json(output: &str, netns: u32, ports: &RangeInclusive<u16>) -> Option<Summary> {
+fn json(output: &str, netns: u32, ports: Option<&RangeInclusive<u16>>) -> Option<Summary> {
     let line = output
         .lines()
         .rev()
@@ -52,19 +59,21 @@ fn json(output: &str, netns: u32, ports: &RangeInclusive<u16>) -> Option<Summary
     let summary = &value["summary"];
     let ring_full = summary["lost_detail"]["ring_full"].as_u64()?;
     let sent_by_load = if ring_full + summary["filtered_in_kernel"].as_u64()? > 0 {
-        summary["tally"]
-            .as_array()?
-            .iter()
-            .filter(|kind| kind["direction"] == "sent")
-            .filter(|kind| ports.clone().any(|port| kind["port"] == port))
-            .filter_map(|kind| kind["count"].as_u64())
-            .sum()
+        let tally = summary["tally"].as_array()?;
+        ports.map(|ports| {
+            tally
+                .iter()
+                .filter(|kind| kind["direction"] == "sent")
+                .filter(|kind| ports.clone().any(|port| kind["port"] == port))
+                .filter_map(|kind| kind["count"].as_u64())
+                .sum()
+        })
     } else {
         let namespaces = summary["namespaces"].as_array()?;
-        namespaces
+        let there = namespaces
             .iter()
-            .find(|namespace| namespace["netns"] == netns)
-            .map_or(Some(0), |namespace| namespace["sent_seen"].as_u64())?
+            .find(|namespace| namespace["netns"] == netns);
+        Some(there.map_or(Some(0), |namespace| namespace["sent_seen"].as_u64())?)
     };
     Some(Summary {
         seen: Seen {
@@ -76,7 +85,7 @@ fn json(output: &str, netns: u32, ports: &RangeInclusive<u16>) -> Option<Summary
     })
 }
 
-fn text(output: &str, netns: u32, ports: &RangeInclusive<u16>) -> Option<Summary> {
+fn text(output: &str, netns: u32, ports: Option<&RangeInclusive<u16>>) -> Option<Summary> {
     // "12 resets in 1.0 s: 5 sent, 7 received", on a terminal behind all that was drawn.
     let lines: Vec<&str> = output.lines().map(str::trim_end).collect();
     let (at, counts) = lines.iter().enumerate().rev().find_map(|(at, line)| {
@@ -92,17 +101,11 @@ fn text(output: &str, netns: u32, ports: &RangeInclusive<u16>) -> Option<Summary
             .parse::<u64>()
             .ok()
     });
-    let by_port: Vec<u64> = lines
-        .iter()
-        .filter_map(|line| kind_sent(line, ports))
-        .collect();
-    let sent_by_load = if by_port.is_empty() {
-        lines
-            .iter()
-            .find_map(|line| namespace_sent(line, netns))
-            .unwrap_or(0)
+    let sent_by_load = if lines.contains(&TALLY) {
+        ports.map(|ports| lines.iter().filter_map(|line| kind_sent(line, ports)).sum())
     } else {
-        by_port.iter().sum()
+        let there = lines.iter().find_map(|line| namespace_sent(line, netns));
+        Some(there.unwrap_or(0))
     };
     Some(Summary {
         seen: Seen {
@@ -143,8 +146,8 @@ mod tests {
     use super::*;
 
     fn told(output: &str) -> Option<(u64, u64, u64, u64)> {
-        let Summary { seen, sent_by_load } = parse(output, 7, &(9..=10))?;
-        Some((seen.sent, seen.received, seen.lost, sent_by_load))
+        let Summary { seen, sent_by_load } = parse(output, 7, Some(&(9..=10)))?;
+        Some((seen.sent, seen.received, seen.lost, sent_by_load?))
     }
 
     #[test]
@@ -164,6 +167,10 @@ mod tests {
         assert_eq!(told(&output(0, 0)), Some((9, 7, 0, 2)));
         assert_eq!(told(&output(0, 1)), Some((9, 7, 1, 4)));
         assert_eq!(told(&output(6, 0)), Some((9, 7, 0, 4)));
+        let without_ports =
+            |filtered| parse(&output(filtered, 0), 7, None).and_then(|told| told.sent_by_load);
+        assert_eq!(without_ports(0), Some(2));
+        assert_eq!(without_ports(6), None);
         assert_eq!(told("{\"time\":1}\n"), None);
     }
 

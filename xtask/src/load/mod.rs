@@ -22,10 +22,10 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// The ports that resets are sent from: nobody listens there in the load's network namespace, or who
+/// The ports that loads of resets send them from: nobody listens there in the load's network namespace, or who
 /// does closes with data unread. Below those that the kernel chooses, and unlike those of the tests,
 /// so that a tracer's tally by port tells this load's resets from others on the machine.
-pub(crate) const PORTS: RangeInclusive<u16> = FIRST_PORT..=FIRST_PORT + 15;
+const PORTS: RangeInclusive<u16> = FIRST_PORT..=FIRST_PORT + 15;
 const FIRST_PORT: u16 = 2000;
 
 /// How long no further reset must have been sent for all of them to have been counted.
@@ -89,6 +89,14 @@ impl Load {
             Self::RefusedTwice => "refused-twice",
             Self::RawSyn => "raw-syn",
             Self::Unread => "unread",
+        }
+    }
+
+    /// The ports that its resets are sent from; `None` where they are not what it is about.
+    pub(crate) const fn ports(self) -> Option<RangeInclusive<u16>> {
+        match self {
+            Self::Short => None,
+            Self::Refused | Self::RefusedTwice | Self::RawSyn | Self::Unread => Some(PORTS),
         }
     }
 
