@@ -88,6 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         command::is_root()?,
         "the benchmark traces and makes network namespaces: run it as root, `sudo -E cargo xtask bench`"
     );
+    programs::ensure_off()?;
     packages::for_loads()?;
     let directory = project::target().join("bench");
     fs::create_dir_all(&directory)

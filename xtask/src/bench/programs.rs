@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
 /// Where the switch is.
@@ -35,9 +35,24 @@ pub(super) struct Counting {
     before: String,
 }
 
+/// What the switch is at.
+fn switch() -> Result<String> {
+    fs::read_to_string(SWITCH).with_context(|| format!("cannot read {SWITCH}"))
+}
+
+/// Fails when the kernel counts already: then every rate would hold what counting costs.
+pub(super) fn ensure_off() -> Result<()> {
+    ensure!(
+        switch()?.trim() == "0",
+        "the kernel counts the time of BPF programs, which costs each of them some: turn it off with \
+         `sysctl kernel.bpf_stats_enabled=0`, unless somebody needs it now, then start this again"
+    );
+    Ok(())
+}
+
 impl Counting {
     pub(super) fn begin() -> Result<Self> {
-        let before = fs::read_to_string(SWITCH).with_context(|| format!("cannot read {SWITCH}"))?;
+        let before = switch()?;
         fs::write(SWITCH, "1").with_context(|| format!("cannot write {SWITCH}"))?;
         Ok(Self { before })
     }
