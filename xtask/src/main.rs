@@ -1,6 +1,7 @@
 //! Project automation: `cargo xtask <command>`.
 
 mod apt;
+mod archive;
 mod bench;
 mod build;
 mod command;
@@ -8,6 +9,7 @@ mod dist;
 mod linker;
 mod lint;
 mod load;
+mod markdown;
 mod packages;
 mod project;
 mod rustup;
@@ -54,7 +56,7 @@ enum Task {
     /// Check formatting, lints and documentation
     Lint,
     /// Measure what tracing costs, as root
-    Bench,
+    Bench(bench::Arguments),
     /// The load of the benchmark
     #[command(hide = true)]
     Load {
@@ -74,7 +76,7 @@ fn main() -> ExitCode {
         Task::Dist => dist::run(),
         Task::Vm(arguments) => vm::run(&arguments),
         Task::Lint => lint::run(),
-        Task::Bench => bench::run(),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Load { load, seconds } => load::run(load, seconds),
     };
     match done {

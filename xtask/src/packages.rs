@@ -56,6 +56,12 @@ const MACHINES: [Program; 3] = [
     Program::new("xz", "xz-utils"),
 ];
 
+/// What the benchmark's loads need.
+const LOADS: [Program; 2] = [
+    Program::new("ip", "iproute2"),
+    Program::new("unshare", "util-linux"),
+];
+
 /// Installs what the tests lack.
 pub(crate) fn find_or_install(apt: &mut Apt) -> Result<()> {
     bring(&PROGRAMS, "the tests", apt)
@@ -64,6 +70,11 @@ pub(crate) fn find_or_install(apt: &mut Apt) -> Result<()> {
 /// Installs what virtual machines lack.
 pub(crate) fn for_machines() -> Result<()> {
     bring(&MACHINES, "virtual machines", &mut Apt::default())
+}
+
+/// Installs what the benchmark lacks.
+pub(crate) fn for_loads() -> Result<()> {
+    bring(&LOADS, "the benchmark's loads", &mut Apt::default())
 }
 
 fn bring(programs: &'static [Program], user: &str, apt: &mut Apt) -> Result<()> {

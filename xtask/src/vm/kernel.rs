@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    archive::Archive,
     release::{Release, Wanted},
+    shelf::Shelf,
 };
 use crate::command;
 
@@ -103,7 +103,7 @@ pub(super) struct Kernels {
     /// A directory for each.
     directory: PathBuf,
     /// Where those that are not there come from; none where a folder was given.
-    archive: Option<Archive>,
+    shelf: Option<Shelf>,
 }
 
 impl Kernels {
@@ -111,16 +111,15 @@ impl Kernels {
     pub(super) fn in_folder(directory: PathBuf) -> Self {
         Self {
             directory,
-            archive: None,
+            shelf: None,
         }
     }
 
     /// Debian's kernels, kept in `directory`.
     pub(super) fn of_debian(directory: &Path, refresh: bool) -> Result<Self> {
-        let archive = Archive::open(directory.join("apt"), refresh)?;
         Ok(Self {
             directory: directory.join("kernels"),
-            archive: Some(archive),
+            shelf: Some(Shelf::open(refresh)?),
         })
     }
 
@@ -142,7 +141,7 @@ impl Kernels {
 
     /// The kernel that is `wanted`.
     pub(super) fn get(&self, wanted: &Wanted) -> Result<Kernel> {
-        let Some(archive) = &self.archive else {
+        let Some(debian) = &self.shelf else {
             let mut here = self.here()?;
             let releases: Vec<_> = here
                 .iter()
@@ -155,10 +154,10 @@ impl Kernels {
                 })?;
             return Ok(here.swap_remove(index));
         };
-        let package = archive.find(wanted)?;
+        let package = debian.find(wanted)?;
         let directory = self.directory.join(&package.version);
         if !directory.exists() {
-            archive.unpack(package, &directory)?;
+            debian.unpack(package, &directory)?;
         }
         Kernel::open(&directory)
     }

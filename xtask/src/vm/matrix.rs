@@ -1,6 +1,6 @@
 //! From what the suite printed in each kernel to tables, and to what is wrong. No I/O.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -8,6 +8,7 @@ use super::{
     release::Release,
     suite::{Done, steps},
 };
+use crate::markdown;
 
 /// Causes that no kernel makes visible without a look at the wire, or that are none.
 const NEED_THE_WIRE: [&str; 3] = ["firewall-reject", "forged-reset", "unknown"];
@@ -229,21 +230,7 @@ fn table<'r>(
         line.extend(cells.map(|cell| cell.unwrap_or_else(|| "-".to_owned())));
         lines.push(line);
     }
-    let widths: Vec<usize> = (0..=columns.len())
-        .map(|at| lines.iter().map(|line| line[at].len()).max().unwrap_or(0))
-        .collect();
-    for (index, line) in lines.iter().enumerate() {
-        for (cell, width) in line.iter().zip(&widths) {
-            let _ = write!(out, "| {cell:width$} ");
-        }
-        out.push_str("|\n");
-        if index == 0 {
-            for width in &widths {
-                let _ = write!(out, "|{:-<1$}", "", width + 2);
-            }
-            out.push_str("|\n");
-        }
-    }
+    markdown::table(out, &lines);
     out.push('\n');
 }
 

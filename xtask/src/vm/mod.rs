@@ -1,17 +1,18 @@
 //! `cargo xtask vm`: the same static binary in virtual machines, one for each kernel.
 //!
-//! - [`archive`], [`kernel`], [`release`]: the kernels, and where they come from.
+//! - [`kernel`], [`release`], [`shelf`]: the kernels, and where they come from.
 //! - [`initramfs`], [`machine`], [`accelerator`]: a guest, and how it is run.
 //! - [`suite`]: what is run there; [`matrix`]: what came of it; [`guard`]: what the verifiers count.
 
 mod accelerator;
-mod archive;
+
 mod guard;
 mod initramfs;
 mod kernel;
 mod machine;
 mod matrix;
 mod release;
+mod shelf;
 mod suite;
 
 use std::{

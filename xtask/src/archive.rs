@@ -1,10 +1,11 @@
-//! Kernels from Debian's packages.
+//! Debian's archive, with all its suites since 5.10 was its kernel: packages that this system's own
+//! suite does not hold, or not as new.
 //!
 //! apt is used with lists, caches and sources of our own, so that nothing about this system changes;
-//! only where the mirror is, and through which proxy, is taken from the system's own configuration.
+//! only where the mirror is, and through which proxy, is taken from the system's own configuration. What is wanted of the archive is said by who
+//! uses it: kernels in `vm`, the benchmark's rival in `bench`.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -12,11 +13,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::release::{Release, Wanted};
-use crate::{apt::Apt, command};
+use crate::{apt::Apt, command, project};
 
-/// Debian's suites that hold the kernels wanted: those of its releases since 5.10, with what is newer.
-const SUITES: [&str; 6] = [
+/// Debian's suites: those of its releases since kernel 5.10, with what is newer.
+pub(crate) const SUITES: [&str; 6] = [
     "bullseye",
     "bookworm",
     "bookworm-backports",
@@ -25,61 +25,62 @@ const SUITES: [&str; 6] = [
     "sid",
 ];
 
-/// The same for the mirror of security updates, where the newest of an old kernel lies.
+/// The same for the mirror of security updates, where the newest of an old release lies.
 const SECURITY_SUITES: [&str; 3] = ["bullseye-security", "bookworm-security", "trixie-security"];
 
 /// What Debian signs its suites with; a system made from Debian has it.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The small variant, without drivers for hardware that no virtual machine has.
-const FLAVOUR: &str = "-cloud-amd64";
-
 /// Debian's archive, as apt sees it through a configuration of its own.
-pub(super) struct Archive {
+pub(crate) struct Archive {
     directory: PathBuf,
-    /// In order.
-    kernels: Vec<Package>,
-}
-
-/// A kernel that can be fetched.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Package {
-    /// What it is ordered by: the numbers of `version`.
-    pub(super) release: Release,
-    /// The package's version: `5.10.262-1`.
-    pub(super) version: String,
-    name: String,
 }
 
 impl Archive {
-    /// Opens the archive, whose lists are kept in `directory`; asks for them when there are none, or
-    /// when `refresh` says so.
-    pub(super) fn open(directory: PathBuf, refresh: bool) -> Result<Self> {
+    /// Opens the archive, whose lists are kept in `target/apt`; asks the mirror for them when there
+    /// are none, or when `refresh` says so.
+    pub(crate) fn open(refresh: bool) -> Result<Self> {
         ensure!(
             Apt::is_here() && command::find("dpkg").is_some(),
-            "there is no apt-get here to fetch kernels with: {ADVICE}"
+            "there is no apt-get here to fetch Debian's packages with"
         );
-        let mut archive = Self {
-            directory,
-            kernels: Vec::new(),
+        let archive = Self {
+            directory: project::target().join("apt"),
         };
         let stamp = archive.directory.join("complete");
         if refresh || !stamp.exists() {
             archive.configure()?;
-            eprintln!("vm: asking Debian's mirror for the list of its kernels");
+            eprintln!("asking Debian's mirror for the lists of its suites");
             command::output(archive.apt("apt-get").arg("update"))?;
             fs::write(&stamp, []).context("cannot note that the lists are here")?;
         }
-        let text = command::output(archive.apt("apt-cache").arg("dumpavail"))?;
-        archive.kernels = kernels_in(&text).into_iter().collect();
         Ok(archive)
+    }
+
+    /// Every package that there is, a stanza each.
+    pub(crate) fn available(&self) -> Result<String> {
+        command::output(self.apt("apt-cache").arg("dumpavail"))
+    }
+
+    /// The stanza of the newest version of `package`, or of the one behind `=`.
+    pub(crate) fn show(&self, package: &str) -> Result<String> {
+        command::output(
+            self.apt("apt-cache")
+                .args(["show", "--no-all-versions", package]),
+        )
+    }
+
+    /// `package` and all that it depends on, directly or not, at their newest.
+    pub(crate) fn with_dependencies(&self, package: &str) -> Result<Vec<String>> {
+        let mut depends = self.apt("apt-cache");
+        depends.args(["depends", "--recurse", "--important", package]);
+        Ok(packages_in(&command::output(&mut depends)?))
     }
 
     fn configure(&self) -> Result<()> {
         ensure!(
             Path::new(KEYRING).exists(),
-            "there is no {KEYRING} to trust Debian's packages by: install debian-archive-keyring, \
-             or {ADVICE}"
+            "there is no {KEYRING} to trust Debian's packages by: install debian-archive-keyring"
         );
         for below in ["lists/partial", "cache/archives/partial"] {
             let path = self.directory.join(below);
@@ -102,61 +103,31 @@ impl Archive {
         apt
     }
 
-    /// The newest kernel that is `wanted`.
-    pub(super) fn find(&self, wanted: &Wanted) -> Result<&Package> {
-        let releases: Vec<_> = self.kernels.iter().map(|kernel| &kernel.release).collect();
-        let index = wanted.newest(&releases);
-        index.map(|index| &self.kernels[index]).with_context(|| {
-            format!(
-                "none of Debian's suites ({}) has a kernel {wanted} for virtual machines: ask for \
-                 their lists anew with --refresh, or {ADVICE}",
-                SUITES.join(", ")
-            )
-        })
-    }
-
-    /// Fetches `package` and what it depends on of its own kind, and unpacks all of it into `into`,
+    /// Fetches packages, each by its name or by `name=version`, and unpacks all of them into `into`,
     /// which is there only once it is whole.
-    pub(super) fn unpack(&self, package: &Package, into: &Path) -> Result<()> {
+    pub(crate) fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
         let partial = into.with_extension("partial");
         if partial.exists() {
-            fs::remove_dir_all(&partial)?;
+            fs::remove_dir_all(&partial)
+                .with_context(|| format!("cannot clear {}", partial.display()))?;
         }
         fs::create_dir_all(&partial)
             .with_context(|| format!("cannot make {}", partial.display()))?;
-        let names = self.parts(package)?;
-        eprintln!("vm: fetching {}", names.join(" "));
+        eprintln!("fetching {}", packages.join(" "));
         let mut fetch = self.apt("apt-get");
         fetch.arg("download").current_dir(&partial);
-        command::output(fetch.args(&names))?;
+        command::output(fetch.args(packages))?;
         for entry in partial.read_dir()? {
             let path = entry?.path();
-            let mut dpkg = Command::new("dpkg");
-            command::output(dpkg.arg("--extract").arg(&path).arg(&partial))?;
-            fs::remove_file(&path)?;
+            if path.extension().is_some_and(|end| end == "deb") {
+                let mut dpkg = Command::new("dpkg");
+                command::output(dpkg.arg("--extract").arg(&path).arg(&partial))?;
+                fs::remove_file(&path)?;
+            }
         }
         fs::rename(&partial, into).with_context(|| format!("cannot make {}", into.display()))
     }
-
-    /// The package, and those that hold image and modules where it does not do so itself, as from
-    /// 6.19 on. What else it depends on makes an initramfs or configures a boot loader.
-    fn parts(&self, package: &Package) -> Result<Vec<String>> {
-        let name = format!("{}={}", package.name, package.version);
-        let text = command::output(self.apt("apt-cache").args(["show", &name]))?;
-        let mut parts = vec![name];
-        for dependency in dependencies_in(&text) {
-            let name = dependency.split(' ').next().unwrap_or_default();
-            if name.starts_with("linux-binary-") || name.starts_with("linux-modules-") {
-                parts.push(format!("{name}={}", package.version));
-            }
-        }
-        Ok(parts)
-    }
 }
-
-/// How to go on without Debian's packages.
-const ADVICE: &str = "name a folder of unpacked kernels with --kernels-dir (docs/KERNELS.md says \
-                      what it holds)";
 
 /// Where this system has its packages from.
 #[derive(Debug, PartialEq, Eq)]
@@ -179,9 +150,7 @@ impl Mirrors {
         }
         // Who is behind a mirror is known only once it was asked.
         Apt::default().update()?;
-        Self::parse(&ask()?).with_context(|| {
-            format!("apt's sources name no mirror of Debian to fetch kernels from: {ADVICE}")
-        })
+        Self::parse(&ask()?).context("apt's sources name no mirror of Debian to fetch from")
     }
 
     /// Reads lines of origin, kind, release and address.
@@ -244,36 +213,18 @@ fn configuration(directory: &Path) -> String {
     )
 }
 
-/// The kernels among the packages that `apt-cache dumpavail` prints, in order.
-fn kernels_in(available: &str) -> BTreeSet<Package> {
-    available
-        .split("\n\n")
-        .filter_map(|stanza| {
-            let name = field(stanza, "Package")?;
-            let version = field(stanza, "Version")?;
-            let is_kernel = name
-                .strip_prefix("linux-image-")?
-                .strip_suffix(FLAVOUR)?
-                .starts_with(|first: char| first.is_ascii_digit());
-            is_kernel.then(|| Package {
-                release: Release::parse(version),
-                version: version.to_owned(),
-                name: name.to_owned(),
-            })
-        })
+/// The packages in what `apt-cache depends --recurse` prints: one a line, with what it depends on
+/// indented below, and in angle brackets what is only a name for others.
+fn packages_in(depends: &str) -> Vec<String> {
+    depends
+        .lines()
+        .filter(|line| !line.starts_with([' ', '<']) && !line.is_empty())
+        .map(str::to_owned)
         .collect()
 }
 
-/// The packages that the first stanza depends on, each with its version where it names one.
-fn dependencies_in(stanza: &str) -> impl Iterator<Item = &str> {
-    field(stanza, "Depends")
-        .unwrap_or_default()
-        .split(", ")
-        .map(str::trim)
-}
-
 /// The value of a field that takes one line.
-fn field<'t>(stanza: &'t str, name: &str) -> Option<&'t str> {
+pub(crate) fn field<'t>(stanza: &'t str, name: &str) -> Option<&'t str> {
     stanza
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
@@ -303,29 +254,16 @@ mod tests {
     }
 
     #[test]
-    fn kernels_are_told_from_what_only_looks_like_one() {
-        let available = "Package: linux-image-6.1.0-56-cloud-amd64\nVersion: 6.1.192-2\n\n\
-                         Package: linux-image-6.1.0-9-cloud-amd64\nVersion: 6.1.27-1\n\n\
-                         Package: linux-image-cloud-amd64\nVersion: 6.1.192-2\n\n\
-                         Package: linux-image-6.1.0-56-cloud-amd64-dbg\nVersion: 6.1.192-2\n\n\
-                         Package: linux-image-6.1.0-56-amd64\nVersion: 6.1.192-2\n";
-        let kernels = kernels_in(available);
-        let versions: Vec<_> = kernels.iter().map(|kernel| &*kernel.version).collect();
-        assert_eq!(versions, ["6.1.27-1", "6.1.192-2"]);
+    fn what_is_depended_on_is_told_from_how() {
+        let depends = "bpftrace\n  Depends: libc6\n |Depends: a\n<debconf-2.0>\nlibc6\n";
+        assert_eq!(packages_in(depends), ["bpftrace", "libc6"]);
     }
 
     #[test]
-    fn parts_are_dependencies_of_one_version() {
-        let stanza = "Package: p\nDepends: dracut | linux-initramfs-tool, linux-base-7.3 (= 7.3-1), \
-                      kmod (>= 5)\n";
-        let all: Vec<_> = dependencies_in(stanza).collect();
-        assert_eq!(
-            all,
-            [
-                "dracut | linux-initramfs-tool",
-                "linux-base-7.3 (= 7.3-1)",
-                "kmod (>= 5)"
-            ]
-        );
+    fn a_field_is_read() {
+        let stanza = "Package: p\nVersion: 1-2\nPackage-Type: deb\n";
+        assert_eq!(field(stanza, "Package"), Some("p"));
+        assert_eq!(field(stanza, "Version"), Some("1-2"));
+        assert_eq!(field(stanza, "Depends"), None);
     }
 }
