@@ -6,6 +6,8 @@ use rstwatch_common::tally::{NOT_RECEIVED, OF_OWN_ACCORD, RECEIVED, SENT, TallyK
 
 use crate::{
     event::{Direction, Reason, TcpState},
+    mib::Counter,
+    reconcile::{Bounds, Bump},
     sink::summary::Kind,
 };
 
@@ -54,6 +56,43 @@ pub(super) fn kinds(
         .collect()
 }
 
+/// How many of all sent resets bump `counter`, as far as their kinds tell.
+pub(super) fn bumping(kinds: &[Kind], counter: Counter) -> Bounds {
+    let sent = kinds
+        .iter()
+        .filter(|kind| kind.direction == Direction::Sent);
+    sent.fold(Bounds::default(), |sum, kind| {
+        sum.plus(match bumps(kind, counter) {
+            Some(true) => Bounds::exactly(kind.count),
+            Some(false) => Bounds::default(),
+            None => Bounds::between(0, kind.count),
+        })
+    })
+}
+
+/// Whether resets of this kind bump `counter`; `None` when some may.
+fn bumps(kind: &Kind, counter: Counter) -> Option<bool> {
+    let can = match counter {
+        Counter::OutRsts => return Some(true),
+        // That a RST could not be sent shows nowhere.
+        Counter::AbortFailed => return Some(false),
+        Counter::AbortOnClose
+        | Counter::AbortOnLinger
+        | Counter::AbortOnMemory
+        | Counter::AbortOnTimeout => kind.own_accord,
+        Counter::AbortOnData => kind.state == Some(TcpState::Close),
+        Counter::EmbryonicRsts => kind.state == Some(TcpState::Listen),
+    };
+    match kind.reason.filter(|reason| *reason != Reason::NotSpecified) {
+        Some(reason) => match Bump::named(reason, kind.state) {
+            Bump::Surely(named) => Some(named == counter),
+            Bump::Maybe(named) if named == counter => None,
+            Bump::Maybe(_) | Bump::Nothing => Some(false),
+        },
+        None => (!can).then_some(false),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rstwatch_common::tally::BY_SEGMENT;
@@ -97,6 +136,106 @@ mod tests {
                 (Direction::Received, Some(80), 1)
             ]
         );
+    }
+
+    #[test]
+    fn kinds_tell_which_counters_may_have_grown() {
+        use Counter as C;
+        use Reason as R;
+        use TcpState as S;
+        let may = Bounds::between(0, 5);
+        let is = Bounds::exactly(5);
+        // Of its own accord or not, the reason, the state; and what grows.
+        let cases: &[(bool, Option<R>, S, &[(C, Bounds)])] = &[
+            (
+                true,
+                Some(R::AbortOnClose),
+                S::Close,
+                &[(C::AbortOnClose, may)],
+            ),
+            (
+                true,
+                Some(R::AbortOnLinger),
+                S::Close,
+                &[(C::AbortOnLinger, is)],
+            ),
+            (
+                true,
+                Some(R::AbortOnMemory),
+                S::FinWait1,
+                &[(C::AbortOnMemory, is)],
+            ),
+            (
+                true,
+                Some(R::KeepaliveTimeout),
+                S::Established,
+                &[(C::AbortOnTimeout, is)],
+            ),
+            (true, Some(R::State), S::Close, &[(C::AbortOnData, may)]),
+            (
+                true,
+                Some(R::DisconnectWithData),
+                S::Close,
+                &[(C::AbortOnData, may)],
+            ),
+            (
+                false,
+                Some(R::AbortOnData),
+                S::Close,
+                &[(C::AbortOnData, is)],
+            ),
+            (
+                false,
+                Some(R::InvalidSyn),
+                S::Listen,
+                &[(C::EmbryonicRsts, is)],
+            ),
+            (false, Some(R::InvalidSyn), S::SynRecv, &[]),
+            (false, Some(R::TimewaitSocket), S::TimeWait, &[]),
+            (false, None, S::Listen, &[(C::EmbryonicRsts, may)]),
+            (
+                false,
+                Some(R::NotSpecified),
+                S::Close,
+                &[(C::AbortOnData, may)],
+            ),
+            (
+                true,
+                None,
+                S::Close,
+                &[
+                    (C::AbortOnData, may),
+                    (C::AbortOnClose, may),
+                    (C::AbortOnMemory, may),
+                    (C::AbortOnTimeout, may),
+                    (C::AbortOnLinger, may),
+                ],
+            ),
+        ];
+        for (own_accord, reason, state, grows) in cases {
+            let sent = Kind {
+                direction: Direction::Sent,
+                reason: *reason,
+                own_accord: *own_accord,
+                state: Some(*state),
+                port: None,
+                count: 5,
+            };
+            let received = Kind {
+                direction: Direction::Received,
+                ..sent
+            };
+            for counter in Counter::of_parts() {
+                let expected = grows.iter().find(|(grows, _)| *grows == counter);
+                assert_eq!(
+                    bumping(&[sent, received], counter),
+                    expected.map(|(_, by)| *by).unwrap_or_default(),
+                    "{reason:?} {state:?} {}",
+                    counter.name()
+                );
+            }
+            assert_eq!(bumping(&[sent, sent], C::OutRsts), Bounds::exactly(10));
+        }
     }
 
     #[test]
