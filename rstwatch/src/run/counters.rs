@@ -78,6 +78,11 @@ impl Sent<'_> {
         })
     }
 
+    /// Whether there were resets without detail.
+    fn is_without_detail(&self) -> bool {
+        self.total > self.detailed(Counter::OutRsts)
+    }
+
     /// How many without detail may bump `counter` at the most.
     fn without_detail(&self, counter: Counter) -> u64 {
         if counter == Counter::AbortFailed {
@@ -291,7 +296,9 @@ impl Baseline {
             .collect()
     }
 
-    /// All namespaces together. Where one that is gone had resets, the sum is not known.
+    /// All namespaces together. The counters of one that is gone cannot be read: the sum is not known
+    /// when it had resets, or when more were traced than the rest counted and some without detail, so
+    /// that it is not known where.
     fn everywhere(
         &self,
         sent: &Sent<'_>,
@@ -304,7 +311,11 @@ impl Baseline {
             let all: Option<Bounds> = end.1.keys().try_fold(Bounds::default(), |sum, netns| {
                 growth(netns).map(|growth| sum.plus(growth))
             });
-            (all.filter(|_| is_whole), sent.everywhere(counter))
+            let traced = sent.everywhere(counter);
+            let has_all = |growth: &Bounds| {
+                is_whole && (!sent.is_without_detail() || traced.low <= growth.high)
+            };
+            (all.filter(has_all), traced)
         })
     }
 }

@@ -187,4 +187,11 @@ fn a_namespace_that_is_gone_leaves_the_sum_open() {
     assert_eq!(of(&here, 2), Some(Bounds::exactly(2)));
     let gone = HashMap::from([(1, closes(2)), (2, closes(1))]);
     assert_eq!(of(&gone, 3), None);
+    // One without detail that no namespace counted may have been in one that is gone.
+    assert_eq!(of(&here, 3), None);
+    let filtered = HashMap::new();
+    assert_eq!(of(&filtered, 2), Some(Bounds::exactly(2)));
+    // With all detail, more than was counted is told.
+    let more = HashMap::from([(1, closes(3))]);
+    assert_eq!(of(&more, 3), Some(Bounds::exactly(2)));
 }
