@@ -222,8 +222,16 @@ const fn known(id: &'static str, counter: Counter, side: Side, on: On, words: Wo
     }
 }
 
-/// Why a judgement of the evidence and the kernel's own may differ.
-const INFERRED: Words = Words::Why("this kernel names no reason, so causes are inferred");
+/// A kernel that names no reason may have counted another reset than the evidence spoke for.
+const fn inferred_otherwise(counter: Counter, side: Side) -> Known {
+    known(
+        "cause-inferred",
+        counter,
+        side,
+        On::Unnamed,
+        Words::Why("this kernel names no reason, so causes are inferred"),
+    )
+}
 
 /// All known differences; of several that fit, the first.
 pub const KNOWN: &[Known] = &[
@@ -242,55 +250,13 @@ pub const KNOWN: &[Known] = &[
         On::Every,
         Words::Why("an answer over IPv6 without a route back is seen and not counted"),
     ),
-    known(
-        "cause-inferred",
-        Counter::AbortOnData,
-        Side::Untraced,
-        On::Unnamed,
-        INFERRED,
-    ),
-    known(
-        "cause-inferred",
-        Counter::AbortOnData,
-        Side::Uncounted,
-        On::Unnamed,
-        INFERRED,
-    ),
-    known(
-        "cause-inferred",
-        Counter::AbortOnClose,
-        Side::Untraced,
-        On::Unnamed,
-        INFERRED,
-    ),
-    known(
-        "cause-inferred",
-        Counter::AbortOnClose,
-        Side::Uncounted,
-        On::Unnamed,
-        INFERRED,
-    ),
-    known(
-        "cause-inferred",
-        Counter::AbortOnMemory,
-        Side::Uncounted,
-        On::Unnamed,
-        INFERRED,
-    ),
-    known(
-        "cause-inferred",
-        Counter::AbortOnLinger,
-        Side::Untraced,
-        On::Unnamed,
-        INFERRED,
-    ),
-    known(
-        "cause-inferred",
-        Counter::AbortOnLinger,
-        Side::Uncounted,
-        On::Unnamed,
-        INFERRED,
-    ),
+    inferred_otherwise(Counter::AbortOnData, Side::Untraced),
+    inferred_otherwise(Counter::AbortOnData, Side::Uncounted),
+    inferred_otherwise(Counter::AbortOnClose, Side::Untraced),
+    inferred_otherwise(Counter::AbortOnClose, Side::Uncounted),
+    inferred_otherwise(Counter::AbortOnMemory, Side::Uncounted),
+    inferred_otherwise(Counter::AbortOnLinger, Side::Untraced),
+    inferred_otherwise(Counter::AbortOnLinger, Side::Uncounted),
     // `__tcp_close` counts every close with `SO_LINGER` 0; `tcp_disconnect` sends a RST in the
     // states that need one, which SYN_SENT, CLOSING and LAST_ACK do not.
     known(

@@ -143,72 +143,73 @@ mod tests {
         use Counter as C;
         use Reason as R;
         use TcpState as S;
-        let may = Bounds::between(0, 5);
-        let is = Bounds::exactly(5);
+        const MAY: Bounds = Bounds { low: 0, high: 5 };
+        const IS: Bounds = Bounds::exactly(5);
         // Of its own accord or not, the reason, the state; and what grows.
-        let cases: &[(bool, Option<R>, S, &[(C, Bounds)])] = &[
+        type Case = (bool, Option<R>, S, &'static [(C, Bounds)]);
+        let cases: &[Case] = &[
             (
                 true,
                 Some(R::AbortOnClose),
                 S::Close,
-                &[(C::AbortOnClose, may)],
+                &[(C::AbortOnClose, MAY)],
             ),
             (
                 true,
                 Some(R::AbortOnLinger),
                 S::Close,
-                &[(C::AbortOnLinger, is)],
+                &[(C::AbortOnLinger, IS)],
             ),
             (
                 true,
                 Some(R::AbortOnMemory),
                 S::FinWait1,
-                &[(C::AbortOnMemory, is)],
+                &[(C::AbortOnMemory, IS)],
             ),
             (
                 true,
                 Some(R::KeepaliveTimeout),
                 S::Established,
-                &[(C::AbortOnTimeout, is)],
+                &[(C::AbortOnTimeout, IS)],
             ),
-            (true, Some(R::State), S::Close, &[(C::AbortOnData, may)]),
+            (true, Some(R::State), S::Close, &[(C::AbortOnData, MAY)]),
             (
                 true,
                 Some(R::DisconnectWithData),
                 S::Close,
-                &[(C::AbortOnData, may)],
+                &[(C::AbortOnData, MAY)],
             ),
             (
                 false,
                 Some(R::AbortOnData),
                 S::Close,
-                &[(C::AbortOnData, is)],
+                &[(C::AbortOnData, IS)],
             ),
             (
                 false,
                 Some(R::InvalidSyn),
                 S::Listen,
-                &[(C::EmbryonicRsts, is)],
+                &[(C::EmbryonicRsts, IS)],
             ),
             (false, Some(R::InvalidSyn), S::SynRecv, &[]),
             (false, Some(R::TimewaitSocket), S::TimeWait, &[]),
-            (false, None, S::Listen, &[(C::EmbryonicRsts, may)]),
+            (false, None, S::Listen, &[(C::EmbryonicRsts, MAY)]),
             (
                 false,
                 Some(R::NotSpecified),
                 S::Close,
-                &[(C::AbortOnData, may)],
+                &[(C::AbortOnData, MAY)],
             ),
             (
                 true,
                 None,
                 S::Close,
                 &[
-                    (C::AbortOnData, may),
-                    (C::AbortOnClose, may),
-                    (C::AbortOnMemory, may),
-                    (C::AbortOnTimeout, may),
-                    (C::AbortOnLinger, may),
+                    (C::AbortOnData, MAY),
+                    (C::AbortOnClose, MAY),
+                    (C::AbortOnMemory, MAY),
+                    (C::AbortOnTimeout, MAY),
+                    (C::AbortOnLinger, MAY),
                 ],
             ),
         ];

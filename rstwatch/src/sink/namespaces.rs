@@ -216,11 +216,11 @@ pub(super) mod tests {
         })
     }
 
-    fn named(netns: u32, name: Option<&str>, counters: Reconciled) -> NamespaceCount {
+    fn named(netns: u32, name: Option<&str>, counters: &Reconciled) -> NamespaceCount {
         NamespaceCount {
             netns,
             name: name.map(str::to_owned),
-            counters,
+            counters: *counters,
         }
     }
 
@@ -229,8 +229,7 @@ pub(super) mod tests {
         let besides = |counter| match counter {
             Counter::AbortOnClose => Some((2, 2)),
             Counter::AbortOnTimeout => Some((3, 1)),
-            Counter::EmbryonicRsts => Some((1, 0)),
-            Counter::AbortFailed => Some((1, 0)),
+            Counter::EmbryonicRsts | Counter::AbortFailed => Some((1, 0)),
             Counter::AbortOnLinger => Some((1, 2)),
             _ => None,
         };
@@ -240,18 +239,18 @@ pub(super) mod tests {
             named(
                 4_026_531_840,
                 None,
-                counters(|_| None, between(1_199, 1_201), exactly(1_200)),
+                &counters(|_| None, between(1_199, 1_201), exactly(1_200)),
             ),
             named(
                 4_026_532_000,
                 Some("we\x1b[b\""),
-                counters(besides, between(5, 5), exactly(3)),
+                &counters(besides, between(5, 5), exactly(3)),
             ),
-            named(4_026_532_001, None, counters(|_| None, None, exactly(0))),
+            named(4_026_532_001, None, &counters(|_| None, None, exactly(0))),
             named(
                 4_026_532_002,
                 None,
-                counters(|_| None, between(7, 7), Bounds::between(2, 12)),
+                &counters(|_| None, between(7, 7), Bounds::between(2, 12)),
             ),
         ]
     }
@@ -309,7 +308,7 @@ pub(super) mod tests {
             let counters = counters(|_| None, growth, Bounds::between(low, high));
             assert_eq!(counters.get(Counter::OutRsts).difference(), difference);
             assert_eq!(
-                named(1, None, counters).to_string(),
+                named(1, None, &counters).to_string(),
                 format!("network namespace 1: {sentence}")
             );
         }
@@ -318,7 +317,8 @@ pub(super) mod tests {
     #[test]
     fn what_else_was_counted_stands_below() {
         use Counter as C;
-        let cases: &[(Abilities, &[(C, (u64, u64))], &str)] = &[
+        type Case = (Abilities, &'static [(C, (u64, u64))], &'static str);
+        let cases: &[Case] = &[
             (
                 NEW,
                 &[(C::AbortOnClose, (4, 4)), (C::AbortOnData, (2, 2))],
@@ -359,7 +359,7 @@ pub(super) mod tests {
             };
             let out_rsts = Some(Bounds::exactly(0));
             let counters = counters_of(*abilities, part, out_rsts, Bounds::exactly(0));
-            let told = named(1, None, counters).to_string();
+            let told = named(1, None, &counters).to_string();
             let (first, rest) = told.split_once('\n').unwrap_or((&told, ""));
             assert_eq!(
                 first,
@@ -375,7 +375,7 @@ pub(super) mod tests {
         let missed = Some(Bounds::exactly(9));
         let counters = counters_of(OLD, |_| None, missed, Bounds::exactly(2));
         assert_eq!(
-            named(1, None, counters).to_string(),
+            named(1, None, &counters).to_string(),
             "network namespace 1: the kernel counted 9 resets sent, 2 seen: 7 missed (resets without \
              a socket pass no hook here)"
         );
