@@ -424,3 +424,15 @@ fn there_is_something_to_tell_when_anything_was_counted() {
         assert!(reconciled(&|counter| (None, one(counter))));
     }
 }
+
+#[test]
+fn every_counter_and_difference_is_explained() {
+    let page = include_str!("../../../docs/ARCHITECTURE.md");
+    let told = |name: &str| page.contains(&format!("`{name}`"));
+    for counter in Counter::ALL {
+        assert!(told(counter.name()), "{}", counter.name());
+    }
+    for known in KNOWN {
+        assert!(told(known.id), "{}", known.id);
+    }
+}

@@ -84,6 +84,11 @@ fn bumps(kind: &Kind, counter: Counter) -> Option<bool> {
         Counter::EmbryonicRsts => kind.state == Some(TcpState::Listen),
     };
     match kind.reason.filter(|reason| *reason != Reason::NotSpecified) {
+        // The fast close of a multipath connection leaves the state as it is (`mptcp_do_fastclose`),
+        // a close with unread data does not.
+        Some(Reason::AbortOnClose) => {
+            Some(counter == Counter::AbortOnClose && kind.state == Some(TcpState::Close))
+        }
         Some(reason) => match Bump::named(reason, kind.state) {
             Bump::Surely(named) => Some(named == counter),
             Bump::Maybe(named) if named == counter => None,
@@ -148,11 +153,12 @@ mod tests {
         // Of its own accord or not, the reason, the state; and what grows.
         type Case = (bool, Option<R>, S, &'static [(C, Bounds)]);
         let cases: &[Case] = &[
+            (true, Some(R::AbortOnClose), S::Established, &[]),
             (
                 true,
                 Some(R::AbortOnClose),
                 S::Close,
-                &[(C::AbortOnClose, MAY)],
+                &[(C::AbortOnClose, IS)],
             ),
             (
                 true,
