@@ -113,7 +113,7 @@ impl fmt::Display for Sent<'_> {
         let Some(growth) = comparison.growth else {
             return write!(
                 f,
-                ": {} seen sent; how many the kernel counted is not known",
+                ": {} seen sent; the kernel's counter could not be read",
                 Count(seen, "reset")
             );
         };
@@ -287,7 +287,7 @@ pub(super) mod tests {
                 None,
                 (1, 1),
                 None,
-                "1 reset seen sent; how many the kernel counted is not known",
+                "1 reset seen sent; the kernel's counter could not be read",
             ),
             // Of those without detail any may be the one that is missing.
             (

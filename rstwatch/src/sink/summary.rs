@@ -14,6 +14,7 @@ use super::{
 use crate::{
     cause::CauseId,
     event::{Direction, Reason, TcpState},
+    mib::Counter,
     reconcile::Reconciled,
 };
 
@@ -243,7 +244,8 @@ impl fmt::Display for Summary {
             writeln!(f, "{namespace}")?;
         }
         // What one namespace leaves open all of them may decide.
-        if self.namespaces.iter().any(NamespaceCount::is_undecided) {
+        let decided = self.everywhere.get(Counter::OutRsts).agrees().is_some();
+        if decided && self.namespaces.iter().any(NamespaceCount::is_undecided) {
             writeln!(f, "all network namespaces{}", Sent(&self.everywhere))?;
         }
         Ok(())
@@ -401,6 +403,21 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(value["summary"]["lost_detail"]["total"], 10);
         insta::assert_snapshot!(line);
+    }
+
+    #[test]
+    fn all_namespaces_are_told_when_they_decide_what_one_leaves_open() {
+        let with = |growth| Summary {
+            namespaces: namespaces::tests::some(),
+            everywhere: namespaces::tests::counters(|_| None, growth, Bounds::exactly(9)),
+            ..Summary::default()
+        };
+        let all = "all network namespaces: the kernel counted 9 resets sent, 9 seen: they agree\n";
+        assert!(text(&with(Some(Bounds::exactly(9)))).ends_with(all));
+        assert!(!text(&with(None)).contains("all network namespaces"));
+        let mut decided = with(Some(Bounds::exactly(9)));
+        decided.namespaces.retain(|one| !one.is_undecided());
+        assert!(!text(&decided).contains("all network namespaces"));
     }
 
     #[test]
