@@ -1,5 +1,5 @@
-//! Network namespaces: which there are, their names, and their count of sent resets
-//! (`TcpOutRsts`), with which what was seen is compared.
+//! Network namespaces: which there are, their names, and their counters of resets (see `mib`), with
+//! which what was seen is compared.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,22 +12,24 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
+use crate::mib::{Counter, Counts};
+
 /// Where `ip netns` keeps its namespaces.
 const NAMED: &str = "/run/netns";
 
-/// `TcpOutRsts` of every network namespace that can be reached, by the namespace's inode: those
-/// that a process lives in, and those that have a name.
-///
-/// The counter counts the RSTs of IPv4 and IPv6 alike (`tcp_v4_send_reset`, `tcp_v6_send_reset`,
-/// `tcp_send_active_reset`; 5.10 to 7.2).
-pub fn sent_resets() -> HashMap<u32, u64> {
-    let mut counts = HashMap::new();
+/// Counters by the inode of their network namespace.
+pub type CountsByNetns = HashMap<u32, Counts>;
+
+/// The counters of every network namespace that can be reached: those that a process lives in, and
+/// those that have a name.
+pub fn counters() -> CountsByNetns {
+    let mut counts = CountsByNetns::new();
     for process in processes() {
         let Ok(netns) = inode_of(&process.join("ns/net")) else {
             continue;
         };
         if !counts.contains_key(&netns)
-            && let Some(count) = read_sent_resets(&process.join("net/snmp"))
+            && let Some(count) = read_counters(&process.join("net"))
         {
             counts.insert(netns, count);
         }
@@ -107,30 +109,24 @@ pub(crate) fn processes() -> impl Iterator<Item = PathBuf> {
         .map(|entry| entry.path())
 }
 
-/// Reads the counter in a namespace that no process may live in: from a thread of its own, which
+/// Reads the counters in a namespace that no process may live in: from a thread of its own, which
 /// enters it and ends.
-fn read_inside(path: &Path) -> Option<u64> {
+fn read_inside(path: &Path) -> Option<Counts> {
     let file = File::open(path).ok()?;
     let reader = thread::spawn(move || {
         setns(file, CloneFlags::CLONE_NEWNET).ok()?;
-        read_sent_resets(Path::new("/proc/thread-self/net/snmp"))
+        read_counters(Path::new("/proc/thread-self/net"))
     });
     reader.join().ok().flatten()
 }
 
-/// `TcpOutRsts` of the namespace behind a path such as `/proc/PID/net/snmp`.
-pub fn read_sent_resets(path: &Path) -> Option<u64> {
-    parse_out_rsts(&fs::read_to_string(path).ok()?)
-}
-
-/// `OutRsts` from `/proc/net/snmp`: a line of names and a line of values, both beginning `Tcp:`.
-fn parse_out_rsts(snmp: &str) -> Option<u64> {
-    let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));
-    let (names, values) = (lines.next()?, lines.next()?);
-    let column = names
-        .split_ascii_whitespace()
-        .position(|name| name == "OutRsts")?;
-    values.split_ascii_whitespace().nth(column)?.parse().ok()
+/// The counters of the namespace behind a directory such as `/proc/PID/net`; `None` when not even
+/// `TcpOutRsts` can be read.
+pub fn read_counters(directory: &Path) -> Option<Counts> {
+    let snmp = fs::read_to_string(directory.join("snmp")).ok()?;
+    let netstat = fs::read_to_string(directory.join("netstat")).unwrap_or_default();
+    let counts = Counts::parse(&snmp, &netstat);
+    counts.get(Counter::OutRsts).map(|_| counts)
 }
 
 #[cfg(test)]
@@ -138,18 +134,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_counter_is_found_by_its_name() {
-        let snmp = "Ip: Forwarding DefaultTTL\nIp: 1 64\n\
-                    Tcp: RtoAlgorithm InErrs OutRsts InCsumErrors\nTcp: 1 2 345 6\n";
-        assert_eq!(parse_out_rsts(snmp), Some(345));
-        assert_eq!(parse_out_rsts("Tcp: A B\nTcp: 1 2\n"), None);
-        assert_eq!(parse_out_rsts("Tcp: OutRsts\n"), None);
-        assert_eq!(parse_out_rsts(""), None);
+    fn this_processs_namespace_has_every_counter() {
+        let own = inode_of(Path::new("/proc/self/ns/net")).unwrap();
+        let counts = counters()[&own];
+        for counter in Counter::ALL {
+            assert!(counts.get(counter).is_some(), "{}", counter.name());
+        }
     }
 
     #[test]
-    fn this_processs_namespace_has_a_count() {
-        let own = inode_of(Path::new("/proc/self/ns/net")).unwrap();
-        assert!(sent_resets().contains_key(&own));
+    fn a_directory_without_counters_has_none() {
+        assert_eq!(read_counters(Path::new("/proc/self")), None);
     }
 }

@@ -21,6 +21,7 @@ use crate::{
         procfs::{Holders, Procfs},
     },
     pair::{Paired, Pairs},
+    reconcile::Traced,
     scan::Scans,
     sink::{Sink, recent::Recent, summary::Summary},
     storm::{Counted, Now, Watch, limit::Limit},
@@ -66,7 +67,7 @@ pub struct Tally {
     /// Records that could not be decoded.
     pub undecoded: u64,
     /// Sent resets by the inode of their network namespace.
-    pub sent_by_netns: HashMap<u32, u64>,
+    pub sent_by_netns: HashMap<u32, Traced>,
 }
 
 /// The stages and what they keep.
@@ -175,7 +176,8 @@ impl End {
         if event.direction == Direction::Sent
             && let Some(netns) = event.netns
         {
-            *self.tally.sent_by_netns.entry(netns).or_default() += 1;
+            let sent = self.tally.sent_by_netns.entry(netns).or_default();
+            sent.note(event, verdict.id);
         }
         let matches = self.filter.matches(event, verdict);
         // A storm outside of the filter is said as well; a screen has room for what was asked for.

@@ -164,6 +164,15 @@ impl Reasons {
     }
 }
 
+/// What the running kernel tells of resets, by what it has and what could be attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// For which resets it names a reason.
+    pub reasons: Reasons,
+    /// Whether resets show that a segment without a full socket drew.
+    pub without_socket: bool,
+}
+
 /// What is known of the host, apart from the event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {

@@ -95,7 +95,7 @@ impl Findings {
             cgroup2: cgroup::is_mounted(),
             sockets: procfs::find_holders(None).len(),
             processes: netns::processes().count(),
-            counters: netns::sent_resets().len(),
+            counters: netns::counters().len(),
             trials,
         }
     }

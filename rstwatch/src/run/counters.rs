@@ -1,25 +1,25 @@
-//! What the run is measured by: the kernel side's counters and the namespaces' `TcpOutRsts`, put
+//! What the run is measured by: the kernel side's counters and those of the network namespaces, put
 //! beside what went through the pipeline.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    hash::BuildHasher,
-    time::Instant,
-};
+use std::{collections::BTreeSet, time::Instant};
 
 use anyhow::{Context, Result};
+use foldhash::HashMap;
 use rstwatch_common::stats::Stat;
 
 use super::tally;
 use crate::{
+    cause::Abilities,
     load::Tracer,
-    netns,
+    mib::{Counter, Counts},
+    netns::{self, CountsByNetns},
     pipeline::Pipeline,
-    sink::summary::{CauseCount, Lost, NamespaceCount, RING_FULL, Summary},
+    reconcile::{Bounds, Reconciled, Traced},
+    sink::{
+        namespaces::NamespaceCount,
+        summary::{CauseCount, Kind, Lost, RING_FULL, Summary},
+    },
 };
-
-/// `TcpOutRsts` by network namespace.
-type OutRsts = HashMap<u32, u64>;
 
 /// The counters at the start. They are read on either side of the attachment, since they cannot be
 /// read at its very moment.
@@ -28,30 +28,134 @@ pub(super) struct Baseline {
     /// When tracing began.
     pub(super) started: Instant,
     /// Before the first program was attached.
-    pub(super) before: OutRsts,
+    pub(super) before: CountsByNetns,
     /// After the last one was.
-    pub(super) after: OutRsts,
+    pub(super) after: CountsByNetns,
+}
+
+/// What a namespace's counters are on either side of a moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Around {
+    before: Counts,
+    after: Counts,
+}
+
+impl Around {
+    /// By how much `counter` grew from one moment to another: at least and at most.
+    fn growth(start: &Self, end: &Self, counter: Counter) -> Option<Bounds> {
+        let at = |counts: &Counts| counts.get(counter);
+        let last = at(&end.after)?;
+        let first = at(&end.before).unwrap_or(last);
+        let started = |counts: &Counts| at(counts).unwrap_or(0);
+        Some(Bounds::between(
+            first.saturating_sub(started(&start.after)),
+            last.saturating_sub(started(&start.before)),
+        ))
+    }
+}
+
+/// What was traced, beside the kernel's own numbers that bound what has no detail.
+struct Sent<'a> {
+    /// Resets with all their detail.
+    by_netns: &'a HashMap<u32, Traced>,
+    /// Resets of all kinds, counted in the kernel.
+    kinds: &'a [Kind],
+    /// How many there were, counted in the kernel.
+    total: u64,
+    /// Resets that are in no kind's count.
+    untallied: u64,
+    /// Resets that the hook may not have seen.
+    skipped: u64,
+}
+
+impl Sent<'_> {
+    /// How many with all their detail bump `counter`.
+    fn detailed(&self, counter: Counter) -> u64 {
+        self.by_netns.values().fold(0, |sum: u64, traced| {
+            sum.saturating_add(traced.get(counter))
+        })
+    }
+
+    /// Whether there were resets without detail.
+    fn is_without_detail(&self) -> bool {
+        self.total > self.detailed(Counter::OutRsts)
+    }
+
+    /// How many without detail may bump `counter` at the most.
+    fn without_detail(&self, counter: Counter) -> u64 {
+        if counter == Counter::AbortFailed {
+            return 0;
+        }
+        let without = self.total.saturating_sub(self.detailed(Counter::OutRsts));
+        let all = tally::bumping(self.kinds, counter).high;
+        let may = all
+            .saturating_add(self.untallied)
+            .saturating_sub(self.detailed(counter));
+        without.min(may).saturating_add(self.skipped)
+    }
+
+    /// How many bump `counter` in a namespace.
+    fn in_netns(&self, netns: u32, counter: Counter) -> Bounds {
+        let traced = self.by_netns.get(&netns).copied().unwrap_or_default();
+        let low = traced.get(counter);
+        Bounds {
+            low,
+            high: low.saturating_add(self.without_detail(counter)),
+        }
+    }
+
+    /// How many bump `counter` everywhere.
+    fn everywhere(&self, counter: Counter) -> Bounds {
+        let detailed = self.detailed(counter);
+        if counter == Counter::OutRsts {
+            return Bounds {
+                low: self.total,
+                high: self.total.saturating_add(self.skipped),
+            };
+        }
+        let low = tally::bumping(self.kinds, counter).low.max(detailed);
+        let high = detailed.saturating_add(self.without_detail(counter));
+        Bounds {
+            low,
+            high: high.max(low),
+        }
+    }
 }
 
 impl Baseline {
-    /// By how much a namespace's counter grew, given what it is on either side of the end: at least
-    /// and at most. A namespace that was not there at the start began with nothing, and neither was
-    /// one whose counter is lower now: it has got the inode of another that is gone.
-    fn growth(&self, netns: u32, before_end: &OutRsts, after_end: &OutRsts) -> Option<(u64, u64)> {
-        let last = *after_end.get(&netns)?;
-        let start = |counts: &OutRsts| {
-            let count = counts.get(&netns).copied().unwrap_or(0);
-            if count > last { 0 } else { count }
+    /// What a namespace's counters were at the start: nothing, when it was not there, and when it is
+    /// another one now, which has got the inode of one that is gone.
+    fn of(&self, netns: u32, now: &Counts) -> Around {
+        let at = |counts: &CountsByNetns| {
+            let then = counts.get(&netns).copied().unwrap_or_default();
+            if now.began_after(&then) {
+                Counts::default()
+            } else {
+                then
+            }
         };
-        let first = before_end.get(&netns).copied().unwrap_or(last);
-        Some((
-            first.saturating_sub(start(&self.after)),
-            last.saturating_sub(start(&self.before)),
-        ))
+        Around {
+            before: at(&self.before),
+            after: at(&self.after),
+        }
     }
 
-    /// What was seen up to now. `before_end` and `after_end` are the namespaces' counters on
-    /// either side of the end.
+    /// By how much a namespace's counter grew, given what they all are on either side of the end.
+    fn growth(
+        &self,
+        netns: u32,
+        counter: Counter,
+        (before_end, after_end): (&CountsByNetns, &CountsByNetns),
+    ) -> Option<Bounds> {
+        let after = *after_end.get(&netns)?;
+        let end = Around {
+            before: before_end.get(&netns).copied().unwrap_or(after),
+            after,
+        };
+        Around::growth(&self.of(netns, &after), &end, counter)
+    }
+
+    /// What was seen up to now. `end` has the namespaces' counters on either side of the end.
     ///
     /// # Errors
     ///
@@ -61,7 +165,8 @@ impl Baseline {
         tracer: &Tracer,
         skipped: Option<u64>,
         pipeline: &Pipeline,
-        (before_end, after_end): (&OutRsts, &OutRsts),
+        abilities: Abilities,
+        end: (&CountsByNetns, &CountsByNetns),
         wall_ns: u64,
     ) -> Result<Summary> {
         let stat = |stat| {
@@ -130,10 +235,20 @@ impl Baseline {
         let filtered_in_kernel = (stat(Stat::SentFiltered)? + stat(Stat::ReceivedFiltered)?)
             .saturating_sub(stat(Stat::NotReceivedFiltered)?);
         let kinds = tally::kinds(tracer.tally()?, |number| pipeline.reason(number));
+        let total = stat(Stat::Sent)?;
+        let sent = Sent {
+            by_netns: &tally.sent_by_netns,
+            kinds: &kinds,
+            total,
+            untallied: stat(Stat::Untallied)?,
+            skipped: skipped.unwrap_or(0),
+        };
+        let namespaces = self.namespaces(&sent, abilities, end);
+        let everywhere = self.everywhere(&sent, abilities, end);
         Ok(Summary {
             time_ns: wall_ns,
             duration: self.started.elapsed(),
-            sent: stat(Stat::Sent)?,
+            sent: total,
             received: stat(Stat::Received)?.saturating_sub(stat(Stat::NotReceived)?),
             causes: tally
                 .causes
@@ -150,30 +265,56 @@ impl Baseline {
             kinds,
             limited: tally.limited,
             lost,
-            namespaces: self.namespaces(&tally.sent_by_netns, before_end, after_end),
+            namespaces,
+            everywhere,
         })
     }
 
-    /// The namespaces in which resets were seen sent, or in which the kernel counted any.
+    /// The namespaces in which resets were seen sent, or in which the kernel counted anything.
     fn namespaces(
         &self,
-        seen: &HashMap<u32, u64, impl BuildHasher>,
-        before_end: &OutRsts,
-        after_end: &OutRsts,
+        sent: &Sent<'_>,
+        abilities: Abilities,
+        end: (&CountsByNetns, &CountsByNetns),
     ) -> Vec<NamespaceCount> {
         let names = netns::names();
-        let all: BTreeSet<u32> = seen.keys().chain(after_end.keys()).copied().collect();
+        let all: BTreeSet<u32> = sent.by_netns.keys().chain(end.1.keys()).copied().collect();
         all.into_iter()
             .map(|netns| NamespaceCount {
                 netns,
                 name: names.get(&netns).cloned(),
-                out_rsts_growth: self.growth(netns, before_end, after_end),
-                sent: seen.get(&netns).copied().unwrap_or(0),
+                counters: Reconciled::new(abilities, |counter| {
+                    (
+                        self.growth(netns, counter, end),
+                        sent.in_netns(netns, counter),
+                    )
+                }),
             })
-            .filter(|count| {
-                count.sent > 0 || count.out_rsts_growth.is_some_and(|(_, most)| most > 0)
-            })
+            .filter(|namespace| namespace.counters.is_something())
             .collect()
+    }
+
+    /// All namespaces together. The counters of one that is gone cannot be read: the sum is not known
+    /// when it had resets, or when more were traced than the rest counted and some without detail, so
+    /// that it is not known where.
+    fn everywhere(
+        &self,
+        sent: &Sent<'_>,
+        abilities: Abilities,
+        end: (&CountsByNetns, &CountsByNetns),
+    ) -> Reconciled {
+        let is_whole = sent.by_netns.keys().all(|netns| end.1.contains_key(netns));
+        Reconciled::new(abilities, |counter| {
+            let growth = |netns: &u32| self.growth(*netns, counter, end);
+            let all: Option<Bounds> = end.1.keys().try_fold(Bounds::default(), |sum, netns| {
+                growth(netns).map(|growth| sum.plus(growth))
+            });
+            let traced = sent.everywhere(counter);
+            let has_all = |growth: &Bounds| {
+                is_whole && (!sent.is_without_detail() || traced.low <= growth.high)
+            };
+            (all.filter(has_all), traced)
+        })
     }
 }
 
@@ -182,42 +323,4 @@ fn lost(name: &'static str, text: &'static str, count: u64) -> Lost {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn baseline(before: &[(u32, u64)], after: &[(u32, u64)]) -> Baseline {
-        Baseline {
-            started: Instant::now(),
-            before: before.iter().copied().collect(),
-            after: after.iter().copied().collect(),
-        }
-    }
-
-    fn at(counts: &[(u32, u64)]) -> OutRsts {
-        counts.iter().copied().collect()
-    }
-
-    #[test]
-    fn growth_is_bracketed_by_the_readings_on_either_side() {
-        let baseline = baseline(&[(1, 10)], &[(1, 12)]);
-        let (before, after) = (at(&[(1, 20), (2, 5)]), at(&[(1, 21), (2, 5)]));
-        assert_eq!(baseline.growth(1, &before, &after), Some((8, 11)));
-        assert_eq!(baseline.growth(2, &before, &after), Some((5, 5)));
-        assert_eq!(baseline.growth(3, &before, &after), None);
-        let reused = at(&[(1, 2)]);
-        assert_eq!(baseline.growth(1, &reused, &reused), Some((2, 2)));
-    }
-
-    #[test]
-    fn namespaces_with_unseen_resets_are_told_as_well() {
-        let baseline = baseline(&[(1, 10), (2, 7)], &[(1, 10), (2, 7)]);
-        let end = at(&[(1, 13), (2, 7)]);
-        let seen = HashMap::from([(4, 2)]);
-        let counts = baseline.namespaces(&seen, &end, &end);
-        let told: Vec<_> = counts
-            .iter()
-            .map(|count| (count.netns, count.out_rsts_growth, count.sent))
-            .collect();
-        assert_eq!(told, [(1, Some((3, 3)), 0), (4, None, 2)]);
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ mod tally;
 pub mod top;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     future::pending,
     io,
     os::fd::AsFd as _,
@@ -31,11 +31,11 @@ use tokio::{
 
 use self::{bpf_log::BpfLog, counters::Baseline, ready::ReadyFile, start::Started};
 use crate::{
-    cause::Reasons,
+    cause::Abilities,
     cli::{self, TraceOptions},
     clock,
     load::Tracer,
-    netns,
+    netns::{self, CountsByNetns},
     output::{Output, reader_has_left},
     owner::procfs::{self, Holders},
     pipeline::Pipeline,
@@ -71,15 +71,6 @@ pub async fn trace(options: TraceOptions) -> Result<()> {
     trace_into(options, io::stdout(), |_| {}, pending())
         .await
         .map(drop)
-}
-
-/// What the running kernel tells of resets, by what it has and what could be attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Abilities {
-    /// For which resets it names a reason.
-    pub reasons: Reasons,
-    /// Whether resets show that a segment without a full socket drew.
-    pub without_socket: bool,
 }
 
 /// What ended a run.
@@ -122,6 +113,7 @@ pub async fn trace_into(
         ring,
         pipeline,
         baseline,
+        abilities,
         output: Output::start(to)?,
         log,
         search: None,
@@ -199,6 +191,7 @@ struct Run {
     ring: RingBuf<MapData>,
     pipeline: Pipeline,
     baseline: Baseline,
+    abilities: Abilities,
     output: Output,
     log: Option<BpfLog>,
     search: Option<Search>,
@@ -324,7 +317,7 @@ impl Run {
             // Counted from when it was due, so that it does not drift; a late one is not made up.
             self.next_interval = Some((next + interval).max(now));
             self.pipeline.shape(clock::monotonic_ns()?);
-            let counts = netns::sent_resets();
+            let counts = netns::counters();
             self.summarise(self.tracer.skipped(), &counts, &counts)?;
         }
         Ok(true)
@@ -333,14 +326,15 @@ impl Run {
     fn summarise(
         &mut self,
         skipped: Option<u64>,
-        before_end: &HashMap<u32, u64>,
-        after_end: &HashMap<u32, u64>,
+        before_end: &CountsByNetns,
+        after_end: &CountsByNetns,
     ) -> Result<()> {
         let wall_ns = self.pipeline.clock().wall_ns(clock::monotonic_ns()?);
         let summary = self.baseline.summary(
             &self.tracer,
             skipped,
             &self.pipeline,
+            self.abilities,
             (before_end, after_end),
             wall_ns,
         )?;
@@ -350,10 +344,10 @@ impl Run {
 
     /// Detaches, shows what is left, and ends with the summary.
     async fn finish(mut self) -> Result<()> {
-        let before_end = netns::sent_resets();
+        let before_end = netns::counters();
         let skipped = self.tracer.skipped();
         self.tracer.detach();
-        let after_end = netns::sent_resets();
+        let after_end = netns::counters();
         let last = timeout(LAST_WORDS, self.say_last(skipped, &before_end, &after_end));
         // Nobody takes the output: whoever stopped the run is not kept waiting for it.
         if let Ok(said) = last.await {
@@ -368,8 +362,8 @@ impl Run {
     async fn say_last(
         &mut self,
         skipped: Option<u64>,
-        before_end: &HashMap<u32, u64>,
-        after_end: &HashMap<u32, u64>,
+        before_end: &CountsByNetns,
+        after_end: &CountsByNetns,
     ) -> Result<()> {
         while self.read(RECORDS_A_TURN) > 0 {
             if !self.hand_over().await {

@@ -13,9 +13,9 @@ use caps::Capability;
 use jiff::tz::TimeZone;
 use rstwatch_common::stats::Stat;
 
-use super::{Abilities, counters::Baseline};
+use super::counters::Baseline;
 use crate::{
-    cause::{self, HostFacts},
+    cause::{self, Abilities, HostFacts},
     cli::{Output, TraceOptions},
     clock::Clock,
     interpret::Interpreter,
@@ -56,12 +56,12 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         log: options.bpf_log,
         raw_only: options.raw_tracepoints,
     };
-    let before = netns::sent_resets();
+    let before = netns::counters();
     let mut tracer = Tracer::start(&settings)?;
     let baseline = Baseline {
         started: Instant::now(),
         before,
-        after: netns::sent_resets(),
+        after: netns::counters(),
     };
     // After the attachment: a socket made before it is in here, one made after it is traced.
     let snapshot = procfs::find_holders(None);

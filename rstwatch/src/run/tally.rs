@@ -6,6 +6,8 @@ use rstwatch_common::tally::{NOT_RECEIVED, OF_OWN_ACCORD, RECEIVED, SENT, TallyK
 
 use crate::{
     event::{Direction, Reason, TcpState},
+    mib::Counter,
+    reconcile::{Bounds, Bump},
     sink::summary::Kind,
 };
 
@@ -54,6 +56,48 @@ pub(super) fn kinds(
         .collect()
 }
 
+/// How many of all sent resets bump `counter`, as far as their kinds tell.
+pub(super) fn bumping(kinds: &[Kind], counter: Counter) -> Bounds {
+    let sent = kinds
+        .iter()
+        .filter(|kind| kind.direction == Direction::Sent);
+    sent.fold(Bounds::default(), |sum, kind| {
+        sum.plus(match bumps(kind, counter) {
+            Some(true) => Bounds::exactly(kind.count),
+            Some(false) => Bounds::default(),
+            None => Bounds::between(0, kind.count),
+        })
+    })
+}
+
+/// Whether resets of this kind bump `counter`; `None` when some may.
+fn bumps(kind: &Kind, counter: Counter) -> Option<bool> {
+    let can = match counter {
+        Counter::OutRsts => return Some(true),
+        // That a RST could not be sent shows nowhere.
+        Counter::AbortFailed => return Some(false),
+        Counter::AbortOnClose
+        | Counter::AbortOnLinger
+        | Counter::AbortOnMemory
+        | Counter::AbortOnTimeout => kind.own_accord,
+        Counter::AbortOnData => kind.state == Some(TcpState::Close),
+        Counter::EmbryonicRsts => kind.state == Some(TcpState::Listen),
+    };
+    match kind.reason.filter(|reason| *reason != Reason::NotSpecified) {
+        // The fast close of a multipath connection leaves the state as it is (`mptcp_do_fastclose`),
+        // a close with unread data does not.
+        Some(Reason::AbortOnClose) => {
+            Some(counter == Counter::AbortOnClose && kind.state == Some(TcpState::Close))
+        }
+        Some(reason) => match Bump::named(reason, kind.state) {
+            Bump::Surely(named) => Some(named == counter),
+            Bump::Maybe(named) if named == counter => None,
+            Bump::Maybe(_) | Bump::Nothing => Some(false),
+        },
+        None => (!can).then_some(false),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rstwatch_common::tally::BY_SEGMENT;
@@ -97,6 +141,108 @@ mod tests {
                 (Direction::Received, Some(80), 1)
             ]
         );
+    }
+
+    #[test]
+    fn kinds_tell_which_counters_may_have_grown() {
+        use Counter as C;
+        use Reason as R;
+        use TcpState as S;
+        const MAY: Bounds = Bounds { low: 0, high: 5 };
+        const IS: Bounds = Bounds::exactly(5);
+        // Of its own accord or not, the reason, the state; and what grows.
+        type Case = (bool, Option<R>, S, &'static [(C, Bounds)]);
+        let cases: &[Case] = &[
+            (true, Some(R::AbortOnClose), S::Established, &[]),
+            (
+                true,
+                Some(R::AbortOnClose),
+                S::Close,
+                &[(C::AbortOnClose, IS)],
+            ),
+            (
+                true,
+                Some(R::AbortOnLinger),
+                S::Close,
+                &[(C::AbortOnLinger, IS)],
+            ),
+            (
+                true,
+                Some(R::AbortOnMemory),
+                S::FinWait1,
+                &[(C::AbortOnMemory, IS)],
+            ),
+            (
+                true,
+                Some(R::KeepaliveTimeout),
+                S::Established,
+                &[(C::AbortOnTimeout, IS)],
+            ),
+            (true, Some(R::State), S::Close, &[(C::AbortOnData, MAY)]),
+            (
+                true,
+                Some(R::DisconnectWithData),
+                S::Close,
+                &[(C::AbortOnData, MAY)],
+            ),
+            (
+                false,
+                Some(R::AbortOnData),
+                S::Close,
+                &[(C::AbortOnData, IS)],
+            ),
+            (
+                false,
+                Some(R::InvalidSyn),
+                S::Listen,
+                &[(C::EmbryonicRsts, IS)],
+            ),
+            (false, Some(R::InvalidSyn), S::SynRecv, &[]),
+            (false, Some(R::TimewaitSocket), S::TimeWait, &[]),
+            (false, None, S::Listen, &[(C::EmbryonicRsts, MAY)]),
+            (
+                false,
+                Some(R::NotSpecified),
+                S::Close,
+                &[(C::AbortOnData, MAY)],
+            ),
+            (
+                true,
+                None,
+                S::Close,
+                &[
+                    (C::AbortOnData, MAY),
+                    (C::AbortOnClose, MAY),
+                    (C::AbortOnMemory, MAY),
+                    (C::AbortOnTimeout, MAY),
+                    (C::AbortOnLinger, MAY),
+                ],
+            ),
+        ];
+        for (own_accord, reason, state, grows) in cases {
+            let sent = Kind {
+                direction: Direction::Sent,
+                reason: *reason,
+                own_accord: *own_accord,
+                state: Some(*state),
+                port: None,
+                count: 5,
+            };
+            let received = Kind {
+                direction: Direction::Received,
+                ..sent
+            };
+            for counter in Counter::of_parts() {
+                let expected = grows.iter().find(|(grows, _)| *grows == counter);
+                assert_eq!(
+                    bumping(&[sent, received], counter),
+                    expected.map(|(_, by)| *by).unwrap_or_default(),
+                    "{reason:?} {state:?} {}",
+                    counter.name()
+                );
+            }
+            assert_eq!(bumping(&[sent, sent], C::OutRsts), Bounds::exactly(10));
+        }
     }
 
     #[test]

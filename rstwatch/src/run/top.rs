@@ -66,7 +66,7 @@ pub async fn top(options: TopOptions) -> Result<()> {
         ring,
         pipeline,
         baseline,
-        ..
+        abilities,
     } = start::start(&trace)?;
     let filtered = trace.filter != Filter::default();
     let mut run = Run {
@@ -74,6 +74,7 @@ pub async fn top(options: TopOptions) -> Result<()> {
         ring,
         pipeline,
         baseline,
+        abilities,
         output: Output::start(io::stdout())?,
         log: None,
         search: None,

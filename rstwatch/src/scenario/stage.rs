@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     event::{Direction, TcpState},
-    netns::read_sent_resets,
+    mib::Counter,
+    netns::read_counters,
 };
 
 /// A port at which nobody listens (discard).
@@ -167,7 +168,8 @@ impl Stage {
     pub fn sent_resets(&self) -> Result<u64> {
         self.hosts.iter().try_fold(0, |sum, (_, netns)| {
             let count = netns
-                .run(|| read_sent_resets(Path::new("/proc/thread-self/net/snmp")))?
+                .run(|| read_counters(Path::new("/proc/thread-self/net")))?
+                .and_then(|counts| counts.get(Counter::OutRsts))
                 .context("a namespace has no TcpOutRsts")?;
             Ok(sum + count)
         })

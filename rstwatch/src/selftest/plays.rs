@@ -21,8 +21,7 @@ use super::{
     tracing::Tracing,
 };
 use crate::{
-    cause,
-    run::Abilities,
+    cause::{self, Abilities},
     scenario::{Expected, Family, Ground, Scenario, player::Refused, stage::Stage},
 };
 

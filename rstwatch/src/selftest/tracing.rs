@@ -10,8 +10,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::sync::oneshot;
 
 use crate::{
+    cause::Abilities,
     cli::TraceOptions,
-    run::{self, Abilities, Ending},
+    run::{self, Ending},
 };
 
 /// A run of the tracer, with every hook in place.

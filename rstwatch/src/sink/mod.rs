@@ -5,9 +5,11 @@
 //! - [`table`]: one row a reset, for people.
 //! - [`recent`]: the last events, for a screen.
 //! - [`storm`]: what a storm is like, for both.
-//! - [`summary`]: what a run saw, for both.
+//! - [`summary`]: what a run saw, for both; [`namespaces`] is its part that holds what was traced
+//!   against the kernel's counters.
 
 pub mod json;
+pub mod namespaces;
 pub mod recent;
 pub mod storm;
 pub mod summary;

@@ -1,5 +1,5 @@
-//! What a run, or an interval of it, saw: counts, what was lost, and how the resets that were seen
-//! compare with the kernel's own counter. As text for people, and as one JSON object a line.
+//! What a run, or an interval of it, saw: counts and what was lost. As text for people, and as one JSON
+//! object a line.
 //!
 //! The counting is done elsewhere; this is how it reads.
 
@@ -7,10 +7,15 @@ use std::{cmp::Reverse, fmt, time::Duration};
 
 use bytes::BytesMut;
 
-use super::json::{Clock, Writer};
+use super::{
+    json::{Clock, Writer},
+    namespaces::{self, NamespaceCount, Sent},
+};
 use crate::{
     cause::CauseId,
-    event::{Direction, Escaped, Reason, TcpState},
+    event::{Direction, Reason, TcpState},
+    mib::Counter,
+    reconcile::Reconciled,
 };
 
 /// [`Lost::name`] of resets for whose record the ring buffer had no room.
@@ -59,35 +64,6 @@ pub struct Kind {
     pub count: u64,
 }
 
-/// The resets sent from one network namespace, beside the kernel's counter `TcpOutRsts`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamespaceCount {
-    /// Inode number of the namespace.
-    pub netns: u32,
-    /// Its name under `/run/netns`, when it has one.
-    pub name: Option<String>,
-    /// By how much the counter grew: the least and the most that it can have been, since it cannot
-    /// be read at the very moment in which the hooks begin and end. `None`: it could not be read.
-    pub out_rsts_growth: Option<(u64, u64)>,
-    /// Resets that were seen sent there.
-    pub sent: u64,
-}
-
-impl NamespaceCount {
-    /// How many more resets were seen than the kernel counted, negative for fewer, 0 within what
-    /// the counter leaves open; `None` when it could not be read.
-    pub fn difference(&self) -> Option<i64> {
-        let (low, high) = self.out_rsts_growth?;
-        let nearest = self.sent.clamp(low.min(high), high.max(low));
-        let distance = |more: u64, less: u64| i64::try_from(more - less).unwrap_or(i64::MAX);
-        Some(if self.sent >= nearest {
-            distance(self.sent, nearest)
-        } else {
-            -distance(nearest, self.sent)
-        })
-    }
-}
-
 /// What a run, or an interval of it, saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -113,8 +89,10 @@ pub struct Summary {
     pub limited: u64,
     /// Detail that was lost, by what; kinds with a count of 0 are not printed as text.
     pub lost: Vec<Lost>,
-    /// Network namespaces in which resets were sent.
+    /// Network namespaces in which resets were sent, or in which the kernel counted anything.
     pub namespaces: Vec<NamespaceCount>,
+    /// All of them together, with what the kernel side counted without detail.
+    pub everywhere: Reconciled,
 }
 
 impl Summary {
@@ -171,25 +149,13 @@ impl Summary {
         }
         w.raw("},\"namespaces\":[");
         for (i, namespace) in self.namespaces.iter().enumerate() {
-            w.raw(if i > 0 { ",{\"netns\":" } else { "{\"netns\":" });
-            w.number(namespace.netns);
-            w.raw(",\"name\":");
-            w.foreign(namespace.name.as_deref());
-            w.raw(",\"out_rsts\":");
-            w.or_null(namespace.out_rsts_growth, |w, (low, high)| {
-                w.raw("{\"low\":");
-                w.number(low);
-                w.raw(",\"high\":");
-                w.number(high);
-                w.raw("}");
-            });
-            w.raw(",\"sent_seen\":");
-            w.number(namespace.sent);
-            w.raw(",\"difference\":");
-            w.or_null(namespace.difference(), Writer::number);
+            w.raw(if i > 0 { ",{" } else { "{" });
+            namespace.append_json(&mut w);
             w.raw("}");
         }
-        w.raw("]}}\n");
+        w.raw("],\"all_namespaces\":{");
+        namespaces::append_json(&mut w, &self.everywhere);
+        w.raw("}}}\n");
         out.extend_from_slice(w.bytes());
     }
 
@@ -278,6 +244,11 @@ impl fmt::Display for Summary {
         for namespace in &self.namespaces {
             writeln!(f, "{namespace}")?;
         }
+        // What one namespace leaves open all of them may decide.
+        let decided = self.everywhere.get(Counter::OutRsts).agrees().is_some();
+        if decided && self.namespaces.iter().any(NamespaceCount::is_undecided) {
+            writeln!(f, "all network namespaces{}", Sent(&self.everywhere))?;
+        }
         Ok(())
     }
 }
@@ -321,38 +292,8 @@ impl fmt::Display for Kind {
     }
 }
 
-impl fmt::Display for NamespaceCount {
-    /// One sentence: whether what was seen agrees with the kernel's counter.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "network namespace {}", self.netns)?;
-        if let Some(name) = &self.name {
-            write!(f, " ({})", Escaped(name.as_bytes()))?;
-        }
-        let Self { sent, .. } = self;
-        let (Some((low, high)), Some(difference)) = (self.out_rsts_growth, self.difference())
-        else {
-            return write!(
-                f,
-                ": {} seen sent; the kernel's counter could not be read",
-                Count(*sent, "reset")
-            );
-        };
-        f.write_str(": the kernel counted ")?;
-        if low == high {
-            write!(f, "{} sent", Count(low, "reset"))?;
-        } else {
-            write!(f, "{low} to {high} resets sent")?;
-        }
-        match difference {
-            0 => write!(f, ", {sent} seen: they agree"),
-            1.. => write!(f, ", {sent} seen: {difference} more than counted"),
-            _ => write!(f, ", {sent} seen: {} missed", difference.unsigned_abs()),
-        }
-    }
-}
-
 /// A number of things: `1 reset`, `2 resets`.
-struct Count(u64, &'static str);
+pub(super) struct Count(pub(super) u64, pub(super) &'static str);
 
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -364,16 +305,7 @@ impl fmt::Display for Count {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
-
-    fn namespace(netns: u32, growth: Option<(u64, u64)>, sent: u64) -> NamespaceCount {
-        NamespaceCount {
-            netns,
-            name: None,
-            out_rsts_growth: growth,
-            sent,
-        }
-    }
+    use crate::{fixture, reconcile::Bounds};
 
     fn full() -> Summary {
         Summary {
@@ -440,14 +372,12 @@ mod tests {
                     count: 0,
                 },
             ],
-            namespaces: vec![
-                namespace(4_026_531_840, Some((1_199, 1_201)), 1_200),
-                NamespaceCount {
-                    name: Some("we\x1b[b\"".to_owned()),
-                    ..namespace(4_026_532_000, Some((5, 5)), 3)
-                },
-                namespace(4_026_532_001, None, 0),
-            ],
+            namespaces: namespaces::tests::some(),
+            everywhere: namespaces::tests::counters(
+                |_| None,
+                Some(Bounds::between(1_204, 1_206)),
+                Bounds::exactly(1_203),
+            ),
         }
     }
 
@@ -477,57 +407,22 @@ mod tests {
     }
 
     #[test]
+    fn all_namespaces_are_told_when_they_decide_what_one_leaves_open() {
+        let with = |growth| Summary {
+            namespaces: namespaces::tests::some(),
+            everywhere: namespaces::tests::counters(|_| None, growth, Bounds::exactly(9)),
+            ..Summary::default()
+        };
+        let all = "all network namespaces: the kernel counted 9 resets sent, 9 seen: they agree\n";
+        assert!(text(&with(Some(Bounds::exactly(9)))).ends_with(all));
+        assert!(!text(&with(None)).contains("all network namespaces"));
+        let mut decided = with(Some(Bounds::exactly(9)));
+        decided.namespaces.retain(|one| !one.is_undecided());
+        assert!(!text(&decided).contains("all network namespaces"));
+    }
+
+    #[test]
     fn an_empty_summary() {
         insta::assert_snapshot!(text(&Summary::default()) + &json(&Summary::default()));
-    }
-
-    #[test]
-    fn namespaces_say_whether_the_counts_agree() {
-        let cases = [
-            (
-                namespace(1, Some((5, 5)), 5),
-                Some(0),
-                "network namespace 1: the kernel counted 5 resets sent, 5 seen: they agree",
-            ),
-            (
-                namespace(1, Some((4, 6)), 6),
-                Some(0),
-                "network namespace 1: the kernel counted 4 to 6 resets sent, 6 seen: they agree",
-            ),
-            (
-                namespace(1, Some((1, 1)), 0),
-                Some(-1),
-                "network namespace 1: the kernel counted 1 reset sent, 0 seen: 1 missed",
-            ),
-            (
-                namespace(1, Some((4, 6)), 9),
-                Some(3),
-                "network namespace 1: the kernel counted 4 to 6 resets sent, 9 seen: 3 more than \
-                 counted",
-            ),
-            (
-                namespace(1, None, 1),
-                None,
-                "network namespace 1: 1 reset seen sent; the kernel's counter could not be read",
-            ),
-        ];
-        for (namespace, difference, sentence) in cases {
-            assert_eq!(namespace.difference(), difference);
-            assert_eq!(namespace.to_string(), sentence);
-        }
-    }
-
-    #[test]
-    fn differences_do_not_overflow() {
-        assert_eq!(
-            namespace(1, Some((u64::MAX, u64::MAX)), 0).difference(),
-            Some(-i64::MAX)
-        );
-        assert_eq!(
-            namespace(1, Some((0, 0)), u64::MAX).difference(),
-            Some(i64::MAX)
-        );
-        // A counter that was read the wrong way round is a range all the same.
-        assert_eq!(namespace(1, Some((6, 4)), 5).difference(), Some(0));
     }
 }
