@@ -2,10 +2,10 @@
 
 use std::{
     fs::{self, File},
-    io::Read as _,
-    os::fd::OwnedFd,
+    io::{self, Read as _, Seek as _},
+    os::{fd::OwnedFd, unix::fs::FileExt as _},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{self, Child, Command, Stdio},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -76,8 +76,17 @@ pub(super) struct Tracer {
     at_ready: Used,
 }
 
+/// Room for what a tracer writes to its output in the longest run that is usual: 2 s at 400,000
+/// resets a second, of 1 kB each.
+const ROOM: u64 = 1 << 30;
+
+/// Where the kernel keeps files in memory alone.
+const IN_MEMORY: &str = "/dev/shm";
+
 /// What a tracer writes.
 struct Files {
+    /// Shares its position with the tracer.
+    out: File,
     output: PathBuf,
     errors: PathBuf,
     /// What rstwatch makes once it is ready.
@@ -85,10 +94,16 @@ struct Files {
 }
 
 impl Files {
-    /// None of an earlier run is left.
+    /// None of an earlier run is left. The output lies in memory and has its pages from the start: to
+    /// get memory from the system, or in a virtual machine from its host, can take longer than all
+    /// that is measured, and a disk is no tracer's doing either.
     fn new(directory: &Path) -> Result<Self> {
+        let memory = Path::new(IN_MEMORY);
+        let memory = if memory.is_dir() { memory } else { directory };
+        let output = memory.join(format!("rstwatch-bench-{}", process::id()));
         let files = Self {
-            output: directory.join("output"),
+            out: with_room(&output).with_context(|| format!("cannot make {}", output.display()))?,
+            output,
             errors: directory.join("errors"),
             ready: directory.join("ready"),
         };
@@ -98,10 +113,47 @@ impl Files {
         Ok(files)
     }
 
+    /// How much was written to the output.
+    fn written(&self) -> Result<u64> {
+        (&self.out)
+            .stream_position()
+            .context("cannot tell how much was written")
+    }
+
+    /// Leaves of the output what was written.
+    fn finish(&self) -> Result<()> {
+        self.out
+            .set_len(self.written()?)
+            .context("cannot cut the output off")
+    }
+
+    /// Whether the output holds this text.
+    fn holds(&self, text: &str) -> Result<bool> {
+        let mut written = vec![0; usize::try_from(self.written()?)?];
+        // Leaves the position alone, which the tracer shares.
+        self.out
+            .read_exact_at(&mut written, 0)
+            .context("cannot read the output")?;
+        Ok(String::from_utf8_lossy(&written).contains(text))
+    }
+
     /// Its last words on standard error.
     fn complaint(&self) -> String {
         summary::tail(&self.errors).unwrap_or_default()
     }
+}
+
+/// An empty file whose pages are there.
+fn with_room(path: &Path) -> io::Result<File> {
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)?;
+    io::copy(&mut io::repeat(0).take(ROOM), &mut file)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 impl Drop for Files {
@@ -121,7 +173,7 @@ impl Tracers {
         let create = |path: &Path| {
             File::create(path).with_context(|| format!("cannot create {}", path.display()))
         };
-        let output = create(&files.output)?;
+        let output = files.out.try_clone().context("cannot share the output")?;
         let mut command = self.command(tracing, &files)?;
         command
             .stdin(Stdio::null())
@@ -191,10 +243,7 @@ impl Tracer {
         if self.tracing.rstwatch_args().is_some() {
             return Ok(self.files.ready.exists());
         }
-        Ok(
-            fs::read_to_string(&self.files.output)
-                .is_ok_and(|output| output.contains(rival::READY)),
-        )
+        self.files.holds(rival::READY)
     }
 
     /// Waits until it is through with what waits in its ring buffer, and returns what it has used
@@ -203,10 +252,8 @@ impl Tracer {
     /// do for a fast and a slow one.
     pub(super) fn caught_up(&self) -> Result<Used> {
         let deadline = Instant::now() + CATCH_UP;
-        let state = || -> Result<(u64, u64)> {
-            let written = fs::metadata(&self.files.output).map_or(0, |meta| meta.len());
-            Ok((written, self.process.cpu_ns()?))
-        };
+        let state =
+            || -> Result<(u64, u64)> { Ok((self.files.written()?, self.process.cpu_ns()?)) };
         let mut last = state()?;
         let mut idle = 0;
         while idle < IDLE_LOOKS {
@@ -254,6 +301,7 @@ impl Tracer {
             "{title} ended with {status}: {}",
             self.files.complaint()
         );
+        self.files.finish()?;
         let screen = self.screen.take().map(JoinHandle::join);
         if self.tracing.rstwatch_args().is_none() {
             return rival::seen_in_files(&[&self.files.output, &self.files.errors]);
