@@ -105,7 +105,8 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     slot.submit(NO_WAKEUP);
 }
 
-/// The reset of a connect under way, which has an entry since `connect()`.
+/// The reset of a connect under way, which has an entry since `connect()` and needs it no more: the
+/// hooks that follow, of which a storm has two for each connect, then have nothing to find.
 #[inline(always)]
 fn refused<M: Memory, C: EbpfContext>(
     ctx: &C,
@@ -113,11 +114,6 @@ fn refused<M: Memory, C: EbpfContext>(
     tuple: &Tuple,
     entry: *mut SocketEntry,
 ) {
-    // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
-    unsafe {
-        (*entry).marks |= MARK_RESET;
-        (*entry).prev_state = SYN_SENT;
-    }
     let Some(mut slot) = maps::EVENTS.reserve::<Refused>(0) else {
         lost(ctx, Stat::LostReset);
         return;
@@ -136,6 +132,7 @@ fn refused<M: Memory, C: EbpfContext>(
         (*record).cgroup = socket::cgroup::<M>(sock);
     }
     slot.submit(NO_WAKEUP);
+    maps::forget(sock as u64);
 }
 
 /// # Safety

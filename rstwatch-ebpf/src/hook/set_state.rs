@@ -26,6 +26,9 @@ use crate::{
 /// `sk_err` of a connection that a retransmission, probe or user timeout ended.
 const ETIMEDOUT: u32 = 110;
 
+/// `sk_err` of a connect that met a RST or an ICMP error (`tcp_reset`, `tcp_v4_err`).
+const ECONNREFUSED: u32 = 111;
+
 /// The hook. `old` and `new` are TCP states; `sock` is a full socket of any inet protocol.
 #[inline(always)]
 pub fn set_state<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: i32, new: i32) {
@@ -125,14 +128,12 @@ fn stopped<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
 fn aborted<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
     // SAFETY: the hook's socket is full and not null.
     let (tcp, closing, error) = unsafe {
-        if !socket::is_tcp::<M>(sock) {
+        let error = socket::error::<M>(sock);
+        // Of a refused connect nothing more is asked.
+        if (old == SYN_SENT && error == ECONNREFUSED) || !socket::is_tcp::<M>(sock) {
             return;
         }
-        (
-            M::tcp_sock(sock),
-            socket::is_closing::<M>(sock),
-            socket::error::<M>(sock),
-        )
+        (M::tcp_sock(sock), socket::is_closing::<M>(sock), error)
     };
     if tcp.is_null() {
         return;
