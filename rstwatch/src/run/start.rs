@@ -76,39 +76,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         }
         Err(_) => anyhow::bail!("the thread that reads the kernel's symbols panicked"),
     };
-    for hook in &kernel.hooks.missing {
-        eprintln!(
-            "rstwatch: this kernel has no tracepoint {hook}: {}",
-            cost::of_hook(hook)
-        );
-    }
-    for Attached { hook, outcome, .. } in &tracer.hooks {
-        if let Err(why) = outcome {
-            eprintln!("rstwatch: {why}: {}", cost::of_hook(hook));
-        }
-    }
-    if options.verbose {
-        for missing in &kernel.missing {
-            eprintln!("rstwatch: {missing}");
-        }
-        for Attached {
-            hook,
-            outcome,
-            refusal,
-        } in &tracer.hooks
-        {
-            if let Some(refusal) = refusal {
-                eprintln!("rstwatch: {refusal}");
-                if let Some(log) = refusal.verifier_log() {
-                    eprintln!("{log}");
-                }
-            }
-            if let Ok(means) = outcome {
-                eprintln!("rstwatch: {hook} attached as {means}");
-            }
-        }
-        eprintln!("rstwatch: {} open sockets at the start", snapshot.len());
-    }
+    say_how_it_went(options, &kernel, &tracer, snapshot.len());
     give_back_memory();
     let ring = tracer.take_ring()?;
     keep_up();
@@ -148,6 +116,44 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
         baseline,
         abilities,
     })
+}
+
+/// Says on standard error which hooks there are not, and what that costs; with `--verbose`, how each was
+/// attached.
+fn say_how_it_went(options: &TraceOptions, kernel: &Kernel, tracer: &Tracer, open_sockets: usize) {
+    for hook in &kernel.hooks.missing {
+        eprintln!(
+            "rstwatch: this kernel has no tracepoint {hook}: {}",
+            cost::of_hook(hook)
+        );
+    }
+    for Attached { hook, outcome, .. } in &tracer.hooks {
+        if let Err(why) = outcome {
+            eprintln!("rstwatch: {why}: {}", cost::of_hook(hook));
+        }
+    }
+    if options.verbose {
+        for missing in &kernel.missing {
+            eprintln!("rstwatch: {missing}");
+        }
+        for Attached {
+            hook,
+            outcome,
+            refusal,
+        } in &tracer.hooks
+        {
+            if let Some(refusal) = refusal {
+                eprintln!("rstwatch: {refusal}");
+                if let Some(log) = refusal.verifier_log() {
+                    eprintln!("{log}");
+                }
+            }
+            if let Ok(means) = outcome {
+                eprintln!("rstwatch: {hook} attached as {means}");
+            }
+        }
+        eprintln!("rstwatch: {open_sockets} open sockets at the start");
+    }
 }
 
 /// Says on standard error what is not known for want of a capability.
