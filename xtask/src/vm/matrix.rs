@@ -261,13 +261,20 @@ mod tests {
                 lines: Vec::new(),
             })
             .collect();
-        done[0].lines = vec![format!("{{\"doctor\":{{\"programs\":[{program}]}}}}")];
-        done[1].lines = lines;
+        step(&mut done, "doctor").lines =
+            vec![format!("{{\"doctor\":{{\"programs\":[{program}]}}}}")];
+        step(&mut done, "selftest").lines = lines;
         Column {
             kernel: kernel.to_owned(),
             tests: true,
             steps: Ok(done),
         }
+    }
+
+    fn step<'d>(done: &'d mut [Done], name: &str) -> &'d mut Done {
+        done.iter_mut()
+            .find(|done| done.name == name)
+            .expect("a step of the suite")
     }
 
     const LOADED: &str =
@@ -297,7 +304,7 @@ mod tests {
         let mut column = column("6.1.192-2", &[("refused", "right", 1)], REFUSED);
         if let Ok(done) = &mut column.steps {
             done.pop();
-            done[2].status = Some(101);
+            step(done, "integration").status = Some(101);
         }
         assert_eq!(
             column.faults(),
