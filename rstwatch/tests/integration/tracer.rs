@@ -28,10 +28,10 @@ use rstwatch::{
 use serde_json::Value;
 
 /// For how long the binary may take to begin, to show what it saw, and to end.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(2);
+pub const LOOK: Duration = Duration::from_millis(2);
 
 /// Tracers see the whole host, so a storm made by one test is a storm in every other. Whoever makes
 /// one holds this alone.
