@@ -235,9 +235,20 @@ pub struct Segment {
 pub struct Comm([u8; rstwatch_common::COMM_LEN]);
 
 impl Comm {
-    /// From the kernel's NUL-padded bytes.
+    /// From the kernel's bytes. Behind the first NUL may be the end of an older, longer name
+    /// (`__set_task_comm`, `fs/exec.c`, 5.10: `strlcpy`), which makes no other name of it.
     pub const fn from_kernel(bytes: [u8; rstwatch_common::COMM_LEN]) -> Self {
-        Self(bytes)
+        const LOWEST: u128 = u128::from_le_bytes([1; rstwatch_common::COMM_LEN]);
+        let name = u128::from_le_bytes(bytes);
+        // The highest bit of each byte that is zero, right up to the first of them.
+        let ends = name.wrapping_sub(LOWEST) & !name & (LOWEST << 7);
+        let before_end = ends.wrapping_sub(1) & !ends;
+        let kept = if ends == 0 {
+            name
+        } else {
+            name & (before_end >> 7)
+        };
+        Self(kept.to_le_bytes())
     }
 
     /// From text; what does not fit is cut.
@@ -647,6 +658,8 @@ impl Event {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{array, prelude::*, sample::select};
+
     use super::*;
 
     #[test]
@@ -668,11 +681,29 @@ mod tests {
 
     #[test]
     fn a_name_ends_at_its_first_nul() {
-        assert_eq!(Comm::from_kernel(*b"sshd\0garbage....").as_bytes(), b"sshd");
+        let name = Comm::from_kernel(*b"client\0h\0garbage");
+        assert_eq!(name.as_bytes(), b"client");
+        assert_eq!(name, Comm::from_text(b"client"), "what is behind it counts");
         assert_eq!(
             Comm::from_text(b"a-name-longer-than-it-may-be").as_bytes(),
             b"a-name-longer-t"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn names_of_the_same_letters_are_the_same(
+            // The bytes that are next to a NUL, and those that only their highest bit tells from one.
+            bytes in array::uniform16(select(vec![0, 1, 2, 0x7f, 0x80, 0x81, 0xff])),
+        ) {
+            let end = bytes.iter().position(|&b| b == 0);
+            let letters = &bytes[..end.unwrap_or(bytes.len())];
+            let name = Comm::from_kernel(bytes);
+            prop_assert_eq!(name.as_bytes(), letters);
+            if end.is_some() {
+                prop_assert_eq!(name, Comm::from_text(letters));
+            }
+        }
     }
 
     #[test]
