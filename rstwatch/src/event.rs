@@ -5,7 +5,7 @@
 
 use std::{
     fmt::{self, Write as _},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
@@ -40,10 +40,36 @@ pub struct Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.addr {
-            IpAddr::V4(addr) => write!(f, "{addr}:{}", self.port),
-            IpAddr::V6(addr) => write!(f, "[{addr}]:{}", self.port),
+            IpAddr::V4(addr) => f.write_str(ipv4_text(addr, &mut [0; _]))?,
+            IpAddr::V6(addr) => write!(f, "[{addr}]")?,
         }
+        f.write_str(":")?;
+        f.write_str(itoa::Buffer::new().format(self.port))
     }
+}
+
+/// Writes `addr` into `buffer`, as [`Ipv4Addr`]'s own `Display` would, in a fraction of its time: each
+/// event prints several.
+pub fn ipv4_text(addr: Ipv4Addr, buffer: &mut [u8; 15]) -> &str {
+    let mut len = 0;
+    let mut push = |byte| {
+        buffer[len] = byte;
+        len += 1;
+    };
+    for (at, octet) in addr.octets().into_iter().enumerate() {
+        if at > 0 {
+            push(b'.');
+        }
+        if octet >= 100 {
+            push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            push(b'0' + octet / 10 % 10);
+        }
+        push(b'0' + octet % 10);
+    }
+    // SAFETY: only digits and dots were written.
+    unsafe { std::str::from_utf8_unchecked(&buffer[..len]) }
 }
 
 /// TCP states with the kernel's numbers (`include/net/tcp_states.h`, unchanged from 5.10 to 7.2).
@@ -268,7 +294,7 @@ impl Comm {
 
 impl fmt::Display for Comm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", Escaped(self.as_bytes()))
+        Escaped(self.as_bytes()).fmt(f)
     }
 }
 
@@ -284,15 +310,21 @@ impl fmt::Debug for Comm {
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(pub &'a [u8]);
 
+impl<'a> Escaped<'a> {
+    /// The text, when it prints as it stands, as nearly every name does.
+    pub fn as_plain(self) -> Option<&'a str> {
+        // Without a way out before the end, so that several bytes are looked at together.
+        let is_plain = self.0.iter().fold(true, |plain, byte| {
+            plain & (b' '..=b'~').contains(byte) & (*byte != b'\\')
+        });
+        // SAFETY: all of it is ASCII.
+        is_plain.then(|| unsafe { std::str::from_utf8_unchecked(self.0) })
+    }
+}
+
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What nearly every name is: printed as it stands.
-        if self
-            .0
-            .iter()
-            .all(|b| (b' '..=b'~').contains(b) && *b != b'\\')
-            && let Ok(text) = std::str::from_utf8(self.0)
-        {
+        if let Some(text) = self.as_plain() {
             return f.write_str(text);
         }
         for chunk in self.0.utf8_chunks() {
@@ -661,6 +693,15 @@ mod tests {
     use proptest::{array, prelude::*, sample::select};
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn ipv4_addresses_read_as_they_do_elsewhere(bits: u32) {
+            let addr = Ipv4Addr::from_bits(bits);
+            let mut buffer = [0; _];
+            prop_assert_eq!(ipv4_text(addr, &mut buffer), addr.to_string());
+        }
+    }
 
     #[test]
     fn names_are_escaped_so_that_no_control_character_is_left() {

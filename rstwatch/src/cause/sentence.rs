@@ -461,7 +461,12 @@ struct Who<'a>(Option<&'a Process>);
 impl fmt::Display for Who<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(process) => write!(f, "{}[{}]", process.comm, process.pid),
+            Some(process) => {
+                process.comm.fmt(f)?;
+                f.write_str("[")?;
+                f.write_str(itoa::Buffer::new().format(process.pid))?;
+                f.write_str("]")
+            }
             None => f.write_str("an unknown process"),
         }
     }

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use crate::{
     cause::{Verdict, catalogue, summary},
     event::{
-        Actor, Comm, Endpoint, Escaped, Event, Owner, Peer, Reason, Segment, Socket, TcpState,
+        Actor, Endpoint, Escaped, Event, Owner, Peer, Reason, Segment, Socket, TcpState, ipv4_text,
     },
 };
 
@@ -167,41 +167,59 @@ impl Writer {
 
     /// A string that prints what `value` displays.
     pub(super) fn string(&mut self, value: impl fmt::Display) {
+        self.quoted(|w| {
+            // Appending to a buffer in memory does not fail.
+            let _ = write!(Text(w), "{value}");
+        });
+    }
+
+    /// A string of what `write` appends as it stands.
+    fn quoted(&mut self, write: impl FnOnce(&mut Self)) {
         self.raw("\"");
-        // Appending to a buffer in memory does not fail.
-        let _ = write!(Text(self), "{value}");
+        let start = self.0.len();
+        write(self);
+        // Next to nothing needs to be escaped.
+        if !all_plain(&self.0[start..]) {
+            self.escape_from(start);
+        }
         self.raw("\"");
     }
 
-    /// A character of a string.
-    fn escape(&mut self, c: char) {
-        match c {
-            '"' => self.raw("\\\""),
-            '\\' => self.raw("\\\\"),
-            c if c < ' ' => {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
-                let code = c as usize;
-                self.raw("\\u00");
-                self.0.extend([HEX[code >> 4], HEX[code & 15]]);
+    /// Escapes what has been appended since it was `start` bytes long, from its end on and in place.
+    fn escape_from(&mut self, start: usize) {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut from = self.0.len();
+        let escaped: usize = self.0[start..].iter().map(|byte| escaped_len(*byte)).sum();
+        let mut to = start + escaped;
+        self.0.resize(to, 0);
+        while from > start {
+            from -= 1;
+            let byte = self.0[from];
+            let len = escaped_len(byte);
+            to -= len;
+            let place = &mut self.0[to..to + len];
+            match len {
+                1 => place[0] = byte,
+                2 => place.copy_from_slice(&[b'\\', byte]),
+                _ => {
+                    place[..4].copy_from_slice(b"\\u00");
+                    place[4] = HEX[usize::from(byte >> 4)];
+                    place[5] = HEX[usize::from(byte & 15)];
+                }
             }
-            c => self.raw(c.encode_utf8(&mut [0; 4])),
         }
     }
 
     /// A string from another process, escaped so that no control character is left, or `null`.
     pub(super) fn foreign(&mut self, text: Option<&str>) {
-        self.or_null(text, |w, text| w.string(Escaped(text.as_bytes())));
+        self.or_null(text, |w, text| w.escaped(text.as_bytes()));
     }
 
-    fn comm(&mut self, comm: &Comm) {
-        let bytes = comm.as_bytes();
-        match std::str::from_utf8(bytes) {
-            Ok(text) if bytes.iter().all(|b| is_plain(*b) && b.is_ascii_graphic()) => {
-                self.raw("\"");
-                self.raw(text);
-                self.raw("\"");
-            }
-            _ => self.string(comm),
+    fn escaped(&mut self, text: &[u8]) {
+        let text = Escaped(text);
+        match text.as_plain() {
+            Some(text) => self.quoted(|w| w.raw(text)),
+            None => self.string(text),
         }
     }
 
@@ -225,14 +243,7 @@ impl Writer {
     fn endpoint(&mut self, endpoint: Endpoint) {
         self.raw("{\"addr\":\"");
         match endpoint.addr {
-            IpAddr::V4(addr) => {
-                let [a, b, c, d] = addr.octets();
-                self.number(a);
-                for octet in [b, c, d] {
-                    self.raw(".");
-                    self.number(octet);
-                }
-            }
+            IpAddr::V4(addr) => self.raw(ipv4_text(addr, &mut [0; _])),
             IpAddr::V6(addr) => {
                 // An address holds nothing to escape, and the buffer does not fail.
                 let _ = write!(Text(self), "{addr}");
@@ -248,7 +259,7 @@ impl Writer {
         self.raw("{\"pid\":");
         self.number(process.pid);
         self.raw(",\"comm\":");
-        self.comm(&process.comm);
+        self.escaped(process.comm.as_bytes());
         self.raw(",\"exe\":");
         self.foreign(process.exe.as_deref());
         self.raw(",\"uid\":");
@@ -274,7 +285,7 @@ impl Writer {
         self.raw(",\"tid\":");
         self.number(actor.tid);
         self.raw(",\"comm\":");
-        self.comm(&actor.process.comm);
+        self.escaped(actor.process.comm.as_bytes());
         self.raw(if actor.exiting {
             ",\"exiting\":true,\"signal\":"
         } else {
@@ -365,6 +376,15 @@ const fn is_plain(byte: u8) -> bool {
     byte >= b' ' && byte != b'"' && byte != b'\\'
 }
 
+/// How many bytes stand for `byte` in a JSON string: a backslash before it, or its code.
+const fn escaped_len(byte: u8) -> usize {
+    match byte {
+        byte if is_plain(byte) => 1,
+        b'"' | b'\\' => 2,
+        _ => 6,
+    }
+}
+
 /// Whether every byte stands for itself. Looks at eight at a time.
 fn all_plain(bytes: &[u8]) -> bool {
     /// A byte in each place.
@@ -384,17 +404,12 @@ fn all_plain(bytes: &[u8]) -> bool {
     }) && rest.iter().all(|byte| is_plain(*byte))
 }
 
-/// The inside of a JSON string.
+/// Appends text as it stands.
 struct Text<'a>(&'a mut Writer);
 
 impl fmt::Write for Text<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // Next to nothing needs to be escaped.
-        if all_plain(text.as_bytes()) {
-            self.0.raw(text);
-        } else {
-            text.chars().for_each(|c| self.0.escape(c));
-        }
+        self.0.raw(text);
         Ok(())
     }
 }
@@ -404,6 +419,7 @@ mod tests {
     use super::*;
     use crate::{
         cause::{CauseId, HostFacts, Reasons, classify},
+        event::Comm,
         fixture,
     };
 
