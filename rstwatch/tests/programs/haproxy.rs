@@ -50,15 +50,6 @@ fn await_log(place: &Place, line: &Line) {
     place.await_text("haproxy.out", &format!(" {state}-- "));
 }
 
-/// A client whose request has reached the server, and the server.
-fn asked(place: &Place, server: &std::net::TcpListener) -> (Client, Client) {
-    let client = Client::connect(place, FRONT);
-    client.get("/");
-    let behind = Client::accept(server);
-    behind.hear_request();
-    (client, behind)
-}
-
 #[test]
 fn the_server_is_down() {
     let place = Place::new();
@@ -139,7 +130,7 @@ fn the_server_aborts_in_the_middle_of_its_answer() {
     let server = place.listen(UPSTREAM);
     let haproxy = Haproxy::start(&place, "");
     let watched = place.trace();
-    let (client, behind) = asked(&place, &server);
+    let (client, behind) = Client::asked(&place, &server);
     behind.say("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf of it");
     client.hear("half of it");
     let (own, peer) = (behind.own(), behind.peer());
@@ -155,7 +146,7 @@ fn a_client_gives_up_before_the_answer() {
     let server = place.listen(UPSTREAM);
     let haproxy = Haproxy::start(&place, " option abortonclose");
     let watched = place.trace();
-    let (client, behind) = asked(&place, &server);
+    let (client, behind) = Client::asked(&place, &server);
     let from = client.own();
     client.close();
     await_log(&place, &symptom::HAPROXY_CH);
@@ -175,7 +166,7 @@ fn a_client_aborts_in_a_download() {
     let server = place.listen(UPSTREAM);
     let haproxy = Haproxy::start(&place, "");
     let watched = place.trace();
-    let (client, behind) = asked(&place, &server);
+    let (client, behind) = Client::asked(&place, &server);
     behind.say("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nhalf of it");
     let is_full = |port| {
         let rows = place.rows();
@@ -281,7 +272,7 @@ fn the_server_takes_too_long() {
     let server = place.listen(UPSTREAM);
     let haproxy = Haproxy::start(&place, " timeout server 200ms");
     let watched = place.trace();
-    let (client, behind) = asked(&place, &server);
+    let (client, behind) = Client::asked(&place, &server);
     client.hear("HTTP/1.1 504 ");
     place.await_text("haproxy.out", " sH-- ");
     behind.hears_reset();

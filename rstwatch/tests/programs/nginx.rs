@@ -109,10 +109,7 @@ fn a_client_gives_up_before_the_answer() {
     let upstream = place.listen(UPSTREAM);
     let nginx = Nginx::start(&place, PROXY);
     let watched = place.trace();
-    let client = Client::connect(&place, FRONT);
-    client.get("/");
-    let behind = Client::accept(&upstream);
-    behind.hear_request();
+    let (client, behind) = Client::asked(&place, &upstream);
     let from = client.own();
     client.abort();
     // The status 499, in the format of the test.
@@ -159,10 +156,7 @@ fn the_upstream_aborts_in_the_middle_of_its_answer() {
         "location / { proxy_buffering off; proxy_pass http://service; }",
     );
     let watched = place.trace();
-    let client = Client::connect(&place, FRONT);
-    client.get("/");
-    let behind = Client::accept(&upstream);
-    behind.hear_request();
+    let (client, behind) = Client::asked(&place, &upstream);
     behind.say("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf of it");
     client.hear("half of it");
     let (own, peer) = (behind.own(), behind.peer());
