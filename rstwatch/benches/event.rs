@@ -35,14 +35,8 @@ fn closed_port() -> Event {
         port,
     };
     Event {
-        time_ns: 1_795_208_400_123_456_789,
-        direction: Direction::Sent,
-        local: end(10, 8080),
-        remote: end(20, 51234),
         netns: Some(4_026_531_840),
-        state: None,
         reason: Some(Reason::NoSocket),
-        trigger: Trigger::Segment,
         segment: Some(Segment {
             flags: TcpFlags(TcpFlags::SYN),
             seq: 3_141_592_653,
@@ -51,16 +45,13 @@ fn closed_port() -> Event {
             window: 64_240,
             ttl: 64,
         }),
-        socket: None,
-        time_wait: None,
-        past: None,
-        owner: None,
-        actor: None,
-        place: None,
-        peer: None,
-        listener: None,
-        netns_name: None,
-        scan: None,
+        ..Event::new(
+            1_795_208_400_123_456_789,
+            Direction::Sent,
+            Trigger::Segment,
+            end(10, 8080),
+            end(20, 51234),
+        )
     }
 }
 

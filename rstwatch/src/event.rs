@@ -682,6 +682,38 @@ pub struct Event {
 }
 
 impl Event {
+    /// A reset between `local` and `remote` at `time_ns`, in nanoseconds since the Unix epoch, of
+    /// which nothing more is known.
+    pub const fn new(
+        time_ns: u64,
+        direction: Direction,
+        trigger: Trigger,
+        local: Endpoint,
+        remote: Endpoint,
+    ) -> Self {
+        Self {
+            time_ns,
+            direction,
+            local,
+            remote,
+            netns: None,
+            netns_name: None,
+            state: None,
+            reason: None,
+            trigger,
+            segment: None,
+            socket: None,
+            time_wait: None,
+            past: None,
+            listener: None,
+            owner: None,
+            actor: None,
+            place: None,
+            peer: None,
+            scan: None,
+        }
+    }
+
     /// Whether both addresses are IPv4.
     pub fn is_ipv4(&self) -> bool {
         self.local.addr.is_ipv4()

@@ -1,13 +1,26 @@
-//! Events that the tests of several stages begin with.
+//! Events and kernels that the tests of several stages begin with.
 
 use std::{net::IpAddr, sync::Arc};
 
 use crate::{
+    cause::{Abilities, Reasons},
     event::{
         Actor, Comm, Context, Direction, Endpoint, Event, Owner, Path, Place, Process, Reason,
         Segment, Socket, TcpFlags, TcpState, Trigger, Via,
     },
     owner::place,
+};
+
+/// What a kernel tells that names every reason and has every tracepoint.
+pub(crate) const NEW: Abilities = Abilities {
+    reasons: Reasons::All,
+    without_socket: true,
+};
+
+/// What one tells that names no reason, nor a reset without a full socket.
+pub(crate) const OLD: Abilities = Abilities {
+    reasons: Reasons::None,
+    without_socket: false,
 };
 
 /// 2026-11-20T21:00:00.123456789Z.
@@ -72,25 +85,16 @@ pub(crate) fn pod() -> Place {
 /// A SYN for a port where nobody listens.
 pub(crate) fn closed_port() -> Event {
     Event {
-        time_ns: TIME_NS,
-        direction: Direction::Sent,
-        local: endpoint("10.0.0.5", 8080),
-        remote: endpoint("10.0.0.9", 51234),
         netns: Some(4_026_531_840),
-        state: None,
         reason: Some(Reason::NoSocket),
-        trigger: Trigger::Segment,
         segment: Some(segment(TcpFlags::SYN, 0)),
-        socket: None,
-        time_wait: None,
-        past: None,
-        owner: None,
-        actor: None,
-        place: None,
-        peer: None,
-        listener: None,
-        netns_name: None,
-        scan: None,
+        ..Event::new(
+            TIME_NS,
+            Direction::Sent,
+            Trigger::Segment,
+            endpoint("10.0.0.5", 8080),
+            endpoint("10.0.0.9", 51234),
+        )
     }
 }
 

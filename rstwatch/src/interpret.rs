@@ -218,16 +218,10 @@ impl Interpreter {
     fn sighting(&self, reset: &Reset, direction: Direction, trigger: Trigger) -> Sighting {
         let (local, remote) = endpoints(&reset.tuple);
         let event = Event {
-            time_ns: self.clock.wall_ns(reset.header.time_ns),
-            direction,
-            local,
-            remote,
             netns: (reset.tuple.netns != 0).then_some(reset.tuple.netns),
-            state: None,
             reason: (reset.flags & HAS_REASON != 0)
                 .then(|| self.reasons.get(reset.reason))
                 .flatten(),
-            trigger,
             segment: (reset.flags & HAS_SEGMENT != 0).then_some(Segment {
                 flags: TcpFlags(reset.tcp_flags),
                 seq: reset.seq,
@@ -236,16 +230,13 @@ impl Interpreter {
                 window: reset.window,
                 ttl: reset.ttl,
             }),
-            socket: None,
-            time_wait: None,
-            past: None,
-            owner: None,
-            actor: None,
-            place: None,
-            peer: None,
-            listener: None,
-            netns_name: None,
-            scan: None,
+            ..Event::new(
+                self.clock.wall_ns(reset.header.time_ns),
+                direction,
+                trigger,
+                local,
+                remote,
+            )
         };
         Sighting {
             event,

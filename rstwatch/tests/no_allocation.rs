@@ -60,14 +60,8 @@ fn events() -> [Event; 4] {
         port,
     };
     let closed_port = Event {
-        time_ns: 1_795_208_400_123_456_789,
-        direction: Direction::Sent,
-        local: end(5, 8080),
-        remote: end(9, 51234),
         netns: Some(1),
-        state: None,
         reason: Some(Reason::NoSocket),
-        trigger: Trigger::Segment,
         segment: Some(Segment {
             flags: TcpFlags(TcpFlags::SYN),
             seq: 1,
@@ -76,16 +70,13 @@ fn events() -> [Event; 4] {
             window: 3,
             ttl: 64,
         }),
-        socket: None,
-        time_wait: None,
-        past: None,
-        owner: None,
-        actor: None,
-        place: None,
-        peer: None,
-        listener: None,
-        netns_name: None,
-        scan: None,
+        ..Event::new(
+            1_795_208_400_123_456_789,
+            Direction::Sent,
+            Trigger::Segment,
+            end(5, 8080),
+            end(9, 51234),
+        )
     };
     let refused = Event {
         direction: Direction::Received,

@@ -30,29 +30,13 @@ fn reset(sock: u64, direction: Direction, trigger: Trigger) -> Sighting {
     };
     Sighting {
         event: Event {
-            time_ns: 0,
-            direction,
-            local: end(1),
-            remote: end(2),
-            netns: None,
             state: Some(TcpState::Established),
-            reason: None,
-            trigger,
-            segment: None,
             socket: Some(Socket {
                 inode: 77,
                 held: true,
                 ..Socket::default()
             }),
-            time_wait: None,
-            past: None,
-            owner: None,
-            actor: None,
-            place: None,
-            peer: None,
-            listener: None,
-            netns_name: None,
-            scan: None,
+            ..Event::new(0, direction, trigger, end(1), end(2))
         },
         sock,
         monotonic_ns: 1_000 * MS,

@@ -1,14 +1,7 @@
 use super::*;
-use crate::{event::Socket, fixture};
-
-const NEW: Abilities = Abilities {
-    reasons: Reasons::All,
-    without_socket: true,
-};
-
-const OLD: Abilities = Abilities {
-    reasons: Reasons::None,
-    without_socket: false,
+use crate::{
+    event::Socket,
+    fixture::{self, NEW, OLD},
 };
 
 /// A reset of the host's own accord.

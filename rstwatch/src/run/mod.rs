@@ -97,30 +97,10 @@ pub async fn trace_into(
     // Before anything else, so that a signal never ends the run without its summary.
     let mut stop = Stop::watch()?;
     let ready_file = options.ready_file.clone().map(ReadyFile::prepare);
-    let Started {
-        mut tracer,
-        ring,
-        pipeline,
-        baseline,
-        abilities,
-    } = start::start(&options)?;
-    let log = options
-        .bpf_log
-        .then(|| BpfLog::open(tracer.ebpf_mut()))
-        .transpose()?;
-    let mut run = Run {
-        tracer,
-        ring,
-        pipeline,
-        baseline,
-        abilities,
-        output: Output::start(to)?,
-        log,
-        search: None,
-        next_clock: Instant::now() + CLOCK_EVERY,
-        next_interval: options.interval.map(|interval| Instant::now() + interval),
-        options,
-    };
+    let mut run = Run::start(options, to)?;
+    if run.options.bpf_log {
+        run.log = Some(BpfLog::open(run.tracer.ebpf_mut())?);
+    }
     if run.options.verbose {
         run.pipeline.note_unknown_owners();
     }
@@ -129,7 +109,7 @@ pub async fn trace_into(
         file.create()?;
     }
     stop.after(run.options.duration);
-    ready(abilities);
+    ready(run.abilities);
     let mut asked = pin!(asked);
     let ending = loop {
         tokio::select! {
@@ -200,6 +180,31 @@ struct Run {
 }
 
 impl Run {
+    /// Loads and attaches, with the output to be written to `to`. The log of the BPF programs is not
+    /// read.
+    fn start(options: TraceOptions, to: impl io::Write + Send + 'static) -> Result<Self> {
+        let Started {
+            tracer,
+            ring,
+            pipeline,
+            baseline,
+            abilities,
+        } = start::start(&options)?;
+        Ok(Self {
+            tracer,
+            ring,
+            pipeline,
+            baseline,
+            abilities,
+            output: Output::start(to)?,
+            log: None,
+            search: None,
+            next_clock: Instant::now() + CLOCK_EVERY,
+            next_interval: options.interval.map(|interval| Instant::now() + interval),
+            options,
+        })
+    }
+
     /// Reads what is there, and waits a moment when that was little. Returns whether to go on.
     /// Cancelling it where it waits loses nothing.
     async fn turn(&mut self) -> Result<bool> {

@@ -16,16 +16,11 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{
-    CLOCK_EVERY, LAST_WORDS, Run, Stop,
-    ready::ReadyFile,
-    start::{self, Started},
-};
+use super::{LAST_WORDS, Run, Stop, ready::ReadyFile};
 use crate::{
     cli::top::TopOptions,
     clock,
     filter::Filter,
-    output::Output,
     top::{
         app::{Answer, App},
         data::{Data, Totals, Wish},
@@ -61,32 +56,12 @@ pub async fn top(options: TopOptions) -> Result<()> {
     Screen::check()?;
     let TopOptions { trace, colour } = options;
     let ready_file = trace.ready_file.clone().map(ReadyFile::prepare);
-    let Started {
-        tracer,
-        ring,
-        pipeline,
-        baseline,
-        abilities,
-    } = start::start(&trace)?;
-    let filtered = trace.filter != Filter::default();
-    let mut run = Run {
-        tracer,
-        ring,
-        pipeline,
-        baseline,
-        abilities,
-        output: Output::start(io::stdout())?,
-        log: None,
-        search: None,
-        next_clock: Instant::now() + CLOCK_EVERY,
-        next_interval: None,
-        options: trace,
-    };
+    let mut run = Run::start(trace, io::stdout())?;
     let mut view = View {
         screen: Screen::take()?,
         app: App::default(),
         asked: Wish::default(),
-        filtered,
+        filtered: run.options.filter != Filter::default(),
         theme: Theme { colour },
         zone: TimeZone::system(),
         started: Instant::now(),

@@ -179,16 +179,9 @@ impl fmt::Display for Range {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::cause::{Abilities, Reasons};
-
-    const NEW: Abilities = Abilities {
-        reasons: Reasons::All,
-        without_socket: true,
-    };
-
-    const OLD: Abilities = Abilities {
-        reasons: Reasons::None,
-        without_socket: false,
+    use crate::{
+        cause::Abilities,
+        fixture::{NEW, OLD},
     };
 
     /// Counters that did not grow, but `TcpOutRsts` and those that `part` knows: growth, traced.

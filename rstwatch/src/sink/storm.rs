@@ -11,7 +11,7 @@ use textwrap::Options;
 
 use super::json::{Clock, Writer};
 use crate::storm::{
-    Gone, Lead, Phase, Report,
+    Lead, Phase, Report,
     limit::Limited,
     shape::{Ranking, Sources},
     words::{PerSecond, Time, Verdict, rankings},
@@ -189,24 +189,16 @@ fn write_lead(w: &mut Writer, clock: &mut Clock, lead: &Lead) {
     }
     w.raw(",\"listener\":");
     w.or_null(lead.gone, |w, gone| {
-        let Gone {
-            pid,
-            comm,
-            end,
-            closer,
-            at_ns,
-            ..
-        } = gone;
         w.raw("{\"pid\":");
-        w.number(pid);
+        w.number(gone.pid);
         w.raw(",\"comm\":");
-        w.string(comm);
+        w.string(gone.comm);
         w.raw(",\"end\":");
-        w.string(end);
+        w.string(gone.end);
         w.raw(",\"closer\":");
-        w.or_null(closer, |w, (pid, _)| w.number(pid));
+        w.or_null(gone.closer, |w, (pid, _)| w.number(pid));
         w.raw(",\"time\":");
-        time(w, clock, at_ns);
+        time(w, clock, gone.at_ns);
         w.raw("}");
     });
     w.raw("}");

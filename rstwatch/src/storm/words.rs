@@ -258,20 +258,11 @@ const fn is_drawn(lead: &Lead) -> bool {
 }
 
 fn write_gone(out: &mut String, gone: &Gone, zone: &TimeZone) -> Result<(), fmt::Error> {
-    let Gone {
-        pid,
-        comm,
-        end,
-        closer,
-        at_ns,
-        ..
-    } = gone;
-    write!(out, ", whose listener {comm}[{pid}] ")?;
-    match closer {
-        None => write!(out, "{end}")?,
-        Some((pid, comm)) => write!(out, "ended when {comm}[{pid}] {end}")?,
+    write!(out, ", whose listener {}[{}] ", gone.comm, gone.pid)?;
+    if let Some((pid, comm)) = gone.closer {
+        write!(out, "ended when {comm}[{pid}] ")?;
     }
-    write!(out, " at {}", Time(*at_ns, zone))
+    write!(out, "{} at {}", gone.end, Time(gone.at_ns, zone))
 }
 
 fn nothing_stands_out(out: &mut String, shape: &Shape) -> Result<(), fmt::Error> {

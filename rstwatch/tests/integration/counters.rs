@@ -101,6 +101,38 @@ fn check_counters(summary: &Value, stage: &Stage, grows: &[Grows]) {
     }
 }
 
+/// The events and the summary of a tracer that watches `play`, which gives how many events must show.
+fn traced(stage: &mut Stage, play: impl FnOnce(&mut Stage) -> usize) -> (Vec<Value>, Value) {
+    let mut tracer = Tracer::json(stage, &[] as &[&str]);
+    tracer.await_lines(play(stage));
+    tracer.stop(Signal::SIGINT).json()
+}
+
+/// Plays the scenario of the stage.
+fn scenario(stage: &mut Stage) -> usize {
+    stage.play().unwrap_or_else(|e| panic!("{e:#}"));
+    let expected = stage.expected(names_reasons());
+    expected.unwrap_or_else(|e| panic!("{e:#}")).len()
+}
+
+/// Plays steps of which one event comes.
+fn script(steps: &str) -> impl FnOnce(&mut Stage) -> usize {
+    move |stage| {
+        run(stage, steps);
+        1
+    }
+}
+
+/// What a person is told below the sentence that the resets of `stage` agree.
+fn below_they_agree<'a>(stdout: &'a str, stage: &Stage) -> Option<&'a str> {
+    let own = format!("network namespace {}", stage.netns()[0]);
+    let mut lines = stdout.lines();
+    let sentence = lines.find(|line| line.starts_with(&own));
+    let sentence = sentence.unwrap_or_else(|| panic!("not told: {stdout}"));
+    assert!(sentence.ends_with("they agree"), "{sentence}");
+    lines.next()
+}
+
 #[test]
 fn each_counter_agrees_with_what_was_traced() {
     for (name, grows) in SCENARIOS {
@@ -109,11 +141,7 @@ fn each_counter_agrees_with_what_was_traced() {
             let _alone = of_the_host.then(storm);
             let _calm = (!of_the_host).then(calm);
             let mut stage = stage(name, family);
-            let mut tracer = Tracer::json(&stage, &[] as &[&str]);
-            stage.play().unwrap_or_else(|e| panic!("{e:#}"));
-            let expected = stage.expected(names_reasons());
-            tracer.await_lines(expected.unwrap_or_else(|e| panic!("{e:#}")).len());
-            let (_, summary) = tracer.stop(Signal::SIGINT).json();
+            let (_, summary) = traced(&mut stage, scenario);
             check_counters(&summary, &stage, grows);
             let (sent, low, high) = reconciled(&summary, &stage);
             assert_eq!((low, high), (sent, sent), "{name}: {summary}");
@@ -129,11 +157,7 @@ fn a_fast_close_is_no_close_with_unread_data() {
     }
     let _calm = calm();
     let mut stage = stage("mptcp", Family::Ipv4);
-    let mut tracer = Tracer::json(&stage, &[] as &[&str]);
-    stage.play().unwrap_or_else(|e| panic!("{e:#}"));
-    let expected = stage.expected(true).unwrap_or_else(|e| panic!("{e:#}"));
-    tracer.await_lines(expected.len());
-    let (_, summary) = tracer.stop(Signal::SIGINT).json();
+    let (_, summary) = traced(&mut stage, scenario);
     check_counters(&summary, &stage, &[]);
 }
 
@@ -142,11 +166,11 @@ fn handshakes_that_the_peer_resets_are_told() {
     let _calm = calm();
     for family in Family::ALL {
         let mut stage = stage("handshake-reset", family);
-        let mut tracer = Tracer::json(&stage, &[] as &[&str]);
-        run(&mut stage, SCANNED);
-        run(&mut stage, "scanner inject scanner server syn");
-        tracer.await_lines(2);
-        let (_, summary) = tracer.stop(Signal::SIGINT).json();
+        let (_, summary) = traced(&mut stage, |stage| {
+            run(stage, SCANNED);
+            run(stage, "scanner inject scanner server syn");
+            2
+        });
         let embryonic = (Counter::EmbryonicRsts, 2, 0, Some("handshake-reset"));
         check_counters(&summary, &stage, &[embryonic]);
         assert_eq!(reconciled(&summary, &stage), (2, 2, 2), "{summary}");
@@ -161,13 +185,8 @@ fn a_person_is_told_what_no_hook_sees() {
     run(&mut stage, SCANNED);
     tracer.await_text("backscatter");
     let finished = tracer.stop(Signal::SIGINT);
-    let own = format!("network namespace {}", stage.netns()[0]);
-    let mut lines = finished.stdout.lines();
-    let sentence = lines.find(|line| line.starts_with(&own));
-    let sentence = sentence.unwrap_or_else(|| panic!("not told: {}", finished.stdout));
-    assert!(sentence.ends_with("they agree"), "{sentence}");
     assert_eq!(
-        lines.next(),
+        below_they_agree(&finished.stdout, &stage),
         Some("  also counted: 1 unfinished handshake reset by the peer, seen by no hook")
     );
 }
@@ -181,13 +200,9 @@ fn a_person_is_not_told_what_agrees() {
     stage.play().unwrap_or_else(|e| panic!("{e:#}"));
     tracer.await_text("closed-with-unread-data");
     let finished = tracer.stop(Signal::SIGINT);
-    let own = format!("network namespace {}", stage.netns()[0]);
-    let mut lines = finished.stdout.lines();
-    let sentence = lines.find(|line| line.starts_with(&own));
-    let sentence = sentence.unwrap_or_else(|| panic!("not told: {}", finished.stdout));
-    assert!(sentence.ends_with("they agree"), "{sentence}");
+    let below = below_they_agree(&finished.stdout, &stage);
     assert_ne!(
-        lines.next().map(|line| line.starts_with("  also counted")),
+        below.map(|line| line.starts_with("  also counted")),
         Some(true)
     );
 }
@@ -196,11 +211,11 @@ fn a_person_is_not_told_what_agrees() {
 fn a_rst_that_finds_no_route_is_told() {
     let _calm = calm();
     let mut stage = stage("linger-accepted", Family::Ipv6);
-    let mut tracer = Tracer::json(&stage, &[] as &[&str]);
     // The route goes with the address.
-    run(
+    let (events, summary) = traced(
         &mut stage,
-        "
+        script(
+            "
         server listen
         client connect server
         server accept
@@ -208,9 +223,8 @@ fn a_rst_that_finds_no_route_is_told() {
         server sysctl net/ipv6/conf/all/disable_ipv6 1
         server close
         ",
+        ),
     );
-    tracer.await_lines(1);
-    let (events, summary) = tracer.stop(Signal::SIGINT).json();
     assert_eq!(events[0]["cause"]["id"], "linger-abort", "{events:?}");
     let grows = [
         once(Counter::AbortOnData),
@@ -225,10 +239,10 @@ fn a_rst_that_finds_no_route_is_told() {
 fn a_close_that_needs_no_rst_is_told() {
     let _calm = calm();
     let mut stage = stage("late-syn-ack", Family::Ipv4);
-    let mut tracer = Tracer::json(&stage, &[] as &[&str]);
-    run(
+    let (_, summary) = traced(
         &mut stage,
-        "
+        script(
+            "
         server listen
         server backlog 0
         other connect server
@@ -239,9 +253,8 @@ fn a_close_that_needs_no_rst_is_told() {
         other linger0
         other close
         ",
+        ),
     );
-    tracer.await_lines(1);
-    let (_, summary) = tracer.stop(Signal::SIGINT).json();
     // Where causes are inferred, a wrong one would look the same.
     let name = if names_reasons() {
         "linger-without-rst"

@@ -106,6 +106,15 @@ impl Client {
         String::from_utf8_lossy(&heard).into_owned()
     }
 
+    /// A client whose request a proxy has passed on to `server`, and that end of it.
+    pub fn asked(place: &Place, server: &TcpListener) -> (Self, Self) {
+        let client = Self::connect(place, FRONT);
+        client.get("/");
+        let behind = Self::accept(server);
+        behind.hear_request();
+        (client, behind)
+    }
+
     /// Reads a request without a body.
     pub fn hear_request(&self) {
         self.hear("\r\n\r\n");

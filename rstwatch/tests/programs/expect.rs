@@ -2,6 +2,7 @@
 
 use std::{fs, net::SocketAddr};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 /// A process of which is known who it is.
@@ -18,11 +19,54 @@ pub const fn who(pid: u32, comm: &'static str) -> Who {
     Who { pid, comm }
 }
 
-/// The test's own process, which plays the raw client or server. Cargo gives its file a name that
-/// changes.
-pub fn test() -> Value {
-    let comm = fs::read_to_string("/proc/self/comm").expect("/proc");
-    json!({"pid": std::process::id(), "comm": comm.trim_end()})
+impl Who {
+    /// Ended by `signal`.
+    pub const fn killed_by(self, signal: Signal) -> Party {
+        Party::Killed(self, signal)
+    }
+}
+
+/// Who has an end of a connection, or resets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// The test itself, which plays the raw client or server.
+    Test,
+    /// A process that does so of its own will.
+    Process(Who),
+    /// A process that a signal ends.
+    Killed(Who, Signal),
+}
+
+impl From<Who> for Party {
+    fn from(who: Who) -> Self {
+        Self::Process(who)
+    }
+}
+
+impl Party {
+    fn process(self) -> Value {
+        match self {
+            Self::Test => {
+                // Cargo gives the test's file a name that changes.
+                let comm = fs::read_to_string("/proc/self/comm").expect("/proc");
+                json!({"pid": std::process::id(), "comm": comm.trim_end()})
+            }
+            Self::Process(who) | Self::Killed(who, _) => {
+                json!({"pid": who.pid, "comm": who.comm})
+            }
+        }
+    }
+
+    fn actor(self) -> Value {
+        let signal = match self {
+            Self::Test | Self::Process(_) => None,
+            Self::Killed(_, signal) => Some(signal as i32),
+        };
+        let mut actor = self.process();
+        actor["exiting"] = signal.is_some().into();
+        actor["signal"] = signal.into();
+        actor
+    }
 }
 
 /// A reset that must be shown.
@@ -50,47 +94,15 @@ impl Reset {
         }))
     }
 
-    /// The sent end of a connect from a port that nobody knows.
-    pub fn sent_to_connect(local: SocketAddr, cause: &str) -> Self {
-        Self::new("sent", &end(local), &json!({}), cause)
-    }
-
-    /// The received end of a connect from a port that nobody knows.
-    pub fn received_by_connect(remote: SocketAddr, cause: &str) -> Self {
-        Self::new("received", &json!({}), &end(remote), cause)
-    }
-
     /// Whose socket it is.
-    pub fn owner(mut self, who: Who) -> Self {
-        self.0["owner"] = json!({"pid": who.pid, "comm": who.comm});
+    pub fn owner(mut self, owner: impl Into<Party>) -> Self {
+        self.0["owner"] = owner.into().process();
         self
     }
 
-    /// The owner is the test's own process.
-    pub fn owner_is_test(mut self) -> Self {
-        self.0["owner"] = test();
-        self
-    }
-
-    /// The process that pulled the trigger, of its own will.
-    pub fn by(mut self, who: Who) -> Self {
-        self.0["actor"] = json!({
-            "pid": who.pid, "comm": who.comm, "exiting": false, "signal": null,
-        });
-        self
-    }
-
-    /// The test's own process pulled the trigger.
-    pub fn by_test(mut self) -> Self {
-        self.0["actor"] = test();
-        self
-    }
-
-    /// The owner, who is no longer, was ended by a signal.
-    pub fn by_killed(mut self, who: Who, signal: nix::sys::signal::Signal) -> Self {
-        self.0["actor"] = json!({
-            "pid": who.pid, "comm": who.comm, "exiting": true, "signal": signal as i32,
-        });
+    /// Who pulled the trigger.
+    pub fn by(mut self, actor: impl Into<Party>) -> Self {
+        self.0["actor"] = actor.into().actor();
         self
     }
 
@@ -106,29 +118,54 @@ impl Reset {
     }
 }
 
-/// The test resets an open connection from `own`, for this cause, and `victim` has the other end.
-pub fn aborted_by_test(own: SocketAddr, peer: SocketAddr, cause: &str, victim: Who) -> [Reset; 2] {
+/// What the two ends of a connection show.
+pub type Pair = [Reset; 2];
+
+/// `by` resets an open connection from its end `from`, for this cause, and `victim` has the other.
+pub fn aborted(
+    by: impl Into<Party>,
+    from: SocketAddr,
+    to: SocketAddr,
+    cause: &str,
+    victim: impl Into<Party>,
+) -> Pair {
+    let by = by.into();
     [
-        Reset::sent(own, peer, cause)
+        Reset::sent(from, to, cause)
             .state("ESTABLISHED")
-            .owner_is_test()
-            .by_test(),
-        Reset::received(peer, own, "peer-aborted")
+            .owner(by)
+            .by(by),
+        Reset::received(to, from, "peer-aborted")
             .state("ESTABLISHED")
             .owner(victim),
     ]
 }
 
-/// `culprit` resets an open connection from `from`, for this cause, and the test has the other end.
-pub fn aborted_by(culprit: Who, from: SocketAddr, to: SocketAddr, cause: &str) -> [Reset; 2] {
+/// `by` has closed its end `from` in order, and data comes to it from `late`, who has not closed
+/// the other.
+pub fn data_after_close(
+    by: impl Into<Party>,
+    from: SocketAddr,
+    to: SocketAddr,
+    late: impl Into<Party>,
+) -> Pair {
+    let by = by.into();
     [
-        Reset::sent(from, to, cause)
-            .state("ESTABLISHED")
-            .owner(culprit)
-            .by(culprit),
-        Reset::received(to, from, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner_is_test(),
+        Reset::sent(from, to, "data-after-close").owner(by).by(by),
+        Reset::received(to, from, "peer-gone")
+            .state("CLOSE_WAIT")
+            .owner(late),
+    ]
+}
+
+/// `client` connects, from a port that nobody knows, to `to`, where nobody listens for this cause.
+pub fn refused(to: SocketAddr, cause: &str, client: impl Into<Party>) -> Pair {
+    let (to, unknown) = (end(to), json!({}));
+    [
+        Reset::new("sent", &to, &unknown, cause),
+        Reset::new("received", &unknown, &to, "refused")
+            .state("SYN_SENT")
+            .owner(client),
     ]
 }
 

@@ -7,7 +7,7 @@ use rstwatch::cause::catalogue::symptom::{self, Line};
 
 use crate::{
     client::Client,
-    expect::{Reset, Who, aborted_by, aborted_by_test, who},
+    expect::{Pair, Party::Test, Reset, Who, aborted, data_after_close, refused, who},
     load::{HTTP, Load},
     place::{FRONT, Place, Program, UPSTREAM, at, await_pending, await_that, resume, stop},
 };
@@ -50,15 +50,6 @@ fn await_log(place: &Place, line: &Line) {
     place.await_text("haproxy.out", &format!(" {state}-- "));
 }
 
-/// A client whose request has reached the server, and the server.
-fn asked(place: &Place, server: &std::net::TcpListener) -> (Client, Client) {
-    let client = Client::connect(place, FRONT);
-    client.get("/");
-    let behind = Client::accept(server);
-    behind.hear_request();
-    (client, behind)
-}
-
 #[test]
 fn the_server_is_down() {
     let place = Place::new();
@@ -66,12 +57,7 @@ fn the_server_is_down() {
     let watched = place.trace();
     assert_eq!(place.curl_status(&["http://127.0.0.1:8080/"]), "503");
     await_log(&place, &symptom::HAPROXY_SC);
-    watched.expect(&[
-        Reset::sent_to_connect(at(UPSTREAM), "closed-port"),
-        Reset::received_by_connect(at(UPSTREAM), "refused")
-            .state("SYN_SENT")
-            .owner(haproxy.who()),
-    ]);
+    watched.expect(&refused(at(UPSTREAM), "closed-port", haproxy.who()));
 }
 
 #[test]
@@ -88,12 +74,8 @@ fn the_server_closes_without_having_read_the_request() {
     behind.close();
     client.hear("HTTP/1.1 502 ");
     await_log(&place, &symptom::HAPROXY_SH);
-    watched.expect(&aborted_by_test(
-        own,
-        peer,
-        "closed-with-unread-data",
-        haproxy.who(),
-    ));
+    let pair = aborted(Test, own, peer, "closed-with-unread-data", haproxy.who());
+    watched.expect(&pair);
 }
 
 /// A server that accepts a connection, and does not read.
@@ -129,19 +111,17 @@ fn the_server_is_killed() {
     late.get("/");
     late.hear("HTTP/1.1 503 ");
     await_log(&place, &symptom::HAPROXY_SC);
-    watched.expect(&[
-        Reset::sent(end.local, end.remote, "process-died")
-            .state("ESTABLISHED")
-            .owner(killed)
-            .by_killed(killed, Signal::SIGKILL),
-        Reset::received(end.remote, end.local, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner(haproxy.who()),
-        Reset::sent_to_connect(at(UPSTREAM), "listener-gone"),
-        Reset::received_by_connect(at(UPSTREAM), "refused")
-            .state("SYN_SENT")
-            .owner(haproxy.who()),
-    ]);
+    let pairs = [
+        aborted(
+            killed.killed_by(Signal::SIGKILL),
+            end.local,
+            end.remote,
+            "process-died",
+            haproxy.who(),
+        ),
+        refused(at(UPSTREAM), "listener-gone", haproxy.who()),
+    ];
+    watched.expect(pairs.as_flattened());
 }
 
 #[test]
@@ -150,13 +130,13 @@ fn the_server_aborts_in_the_middle_of_its_answer() {
     let server = place.listen(UPSTREAM);
     let haproxy = Haproxy::start(&place, "");
     let watched = place.trace();
-    let (client, behind) = asked(&place, &server);
+    let (client, behind) = Client::asked(&place, &server);
     behind.say("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf of it");
     client.hear("half of it");
     let (own, peer) = (behind.own(), behind.peer());
     behind.abort();
     await_log(&place, &symptom::HAPROXY_SD);
-    watched.expect(&aborted_by_test(own, peer, "linger-abort", haproxy.who()));
+    watched.expect(&aborted(Test, own, peer, "linger-abort", haproxy.who()));
 }
 
 /// With `option abortonclose`.
@@ -166,28 +146,18 @@ fn a_client_gives_up_before_the_answer() {
     let server = place.listen(UPSTREAM);
     let haproxy = Haproxy::start(&place, " option abortonclose");
     let watched = place.trace();
-    let (client, behind) = asked(&place, &server);
+    let (client, behind) = Client::asked(&place, &server);
     let from = client.own();
     client.close();
     await_log(&place, &symptom::HAPROXY_CH);
     behind.hears_reset();
     let (own, peer) = (behind.own(), behind.peer());
-    watched.expect(&[
+    let pairs = [
         // HAProxy tells the client, too, that the request was given up.
-        Reset::sent(from, at(FRONT), "data-after-close")
-            .owner_is_test()
-            .by_test(),
-        Reset::received(at(FRONT), from, "peer-gone")
-            .state("CLOSE_WAIT")
-            .owner(haproxy.who()),
-        Reset::sent(peer, own, "linger-abort")
-            .state("ESTABLISHED")
-            .owner(haproxy.who())
-            .by(haproxy.who()),
-        Reset::received(own, peer, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner_is_test(),
-    ]);
+        data_after_close(Test, from, at(FRONT), haproxy.who()),
+        aborted(haproxy.who(), peer, own, "linger-abort", Test),
+    ];
+    watched.expect(pairs.as_flattened());
 }
 
 #[test]
@@ -196,7 +166,7 @@ fn a_client_aborts_in_a_download() {
     let server = place.listen(UPSTREAM);
     let haproxy = Haproxy::start(&place, "");
     let watched = place.trace();
-    let (client, behind) = asked(&place, &server);
+    let (client, behind) = Client::asked(&place, &server);
     behind.say("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nhalf of it");
     let is_full = |port| {
         let rows = place.rows();
@@ -212,26 +182,21 @@ fn a_client_aborts_in_a_download() {
     await_log(&place, &symptom::HAPROXY_CD);
     let (own, peer) = (behind.own(), behind.peer());
     behind.hears_reset();
-    watched.expect(&[
-        Reset::sent(from, at(FRONT), "closed-with-unread-data")
-            .state("ESTABLISHED")
-            .owner_is_test()
-            .by_test(),
-        Reset::received(at(FRONT), from, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner(haproxy.who()),
-        Reset::sent(peer, own, "closed-with-unread-data")
-            .state("ESTABLISHED")
-            .owner(haproxy.who())
-            .by(haproxy.who()),
-        Reset::received(own, peer, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner_is_test(),
-    ]);
+    let pairs = [
+        aborted(
+            Test,
+            from,
+            at(FRONT),
+            "closed-with-unread-data",
+            haproxy.who(),
+        ),
+        aborted(haproxy.who(), peer, own, "closed-with-unread-data", Test),
+    ];
+    watched.expect(pairs.as_flattened());
 }
 
 /// HAProxy rejects what a client sends, at once or when it has read it.
-fn rejected(rule: &str, reset: impl Fn(&Place, &Client, Who) -> [Reset; 2]) {
+fn rejected(rule: &str, reset: impl Fn(&Place, &Client, Who) -> Pair) {
     let place = Place::new();
     let haproxy = Haproxy::start(&place, rule);
     let watched = place.trace();
@@ -244,32 +209,23 @@ fn rejected(rule: &str, reset: impl Fn(&Place, &Client, Who) -> [Reset; 2]) {
 }
 
 /// It has read nothing.
-fn is_reset_unread(_: &Place, client: &Client, haproxy: Who) -> [Reset; 2] {
+fn is_reset_unread(_: &Place, client: &Client, haproxy: Who) -> Pair {
     client.hears_reset();
-    [
-        Reset::sent(at(FRONT), client.own(), "closed-with-unread-data")
-            .state("ESTABLISHED")
-            .owner(haproxy)
-            .by(haproxy),
-        Reset::received(client.own(), at(FRONT), "peer-aborted")
-            .state("ESTABLISHED")
-            .owner_is_test(),
-    ]
+    aborted(
+        haproxy,
+        at(FRONT),
+        client.own(),
+        "closed-with-unread-data",
+        Test,
+    )
 }
 
 /// It has read the request, so that only what comes after it draws a reset.
-fn is_reset_later(place: &Place, client: &Client, haproxy: Who) -> [Reset; 2] {
+fn is_reset_later(place: &Place, client: &Client, haproxy: Who) -> Pair {
     client.hears_end();
     place.await_closed(at(FRONT), client.own());
     client.get("/again");
-    [
-        Reset::sent(at(FRONT), client.own(), "data-after-close")
-            .owner(haproxy)
-            .by(haproxy),
-        Reset::received(client.own(), at(FRONT), "peer-gone")
-            .state("CLOSE_WAIT")
-            .owner_is_test(),
-    ]
+    data_after_close(haproxy, at(FRONT), client.own(), Test)
 }
 
 #[test]
@@ -306,7 +262,7 @@ fn a_request_is_dropped_in_silence() {
             .by(haproxy.who()),
         Reset::received(client.own(), at(FRONT), "peer-aborted")
             .state("ESTABLISHED")
-            .owner_is_test(),
+            .owner(Test),
     ]);
 }
 
@@ -316,12 +272,12 @@ fn the_server_takes_too_long() {
     let server = place.listen(UPSTREAM);
     let haproxy = Haproxy::start(&place, " timeout server 200ms");
     let watched = place.trace();
-    let (client, behind) = asked(&place, &server);
+    let (client, behind) = Client::asked(&place, &server);
     client.hear("HTTP/1.1 504 ");
     place.await_text("haproxy.out", " sH-- ");
     behind.hears_reset();
     let (own, peer) = (behind.own(), behind.peer());
-    watched.expect(&aborted_by(haproxy.who(), peer, own, "linger-abort"));
+    watched.expect(&aborted(haproxy.who(), peer, own, "linger-abort", Test));
 }
 
 #[test]
@@ -356,15 +312,8 @@ fn a_reload_closes_a_listener() {
     let mut expected = Vec::new();
     for client in &waiting {
         client.hears_reset();
-        expected.extend([
-            Reset::sent(at(FRONT), client.own(), "listener-closed")
-                .state("ESTABLISHED")
-                .owner(old.who())
-                .by(old.who()),
-            Reset::received(client.own(), at(FRONT), "peer-aborted")
-                .state("ESTABLISHED")
-                .owner_is_test(),
-        ]);
+        let pair = aborted(old.who(), at(FRONT), client.own(), "listener-closed", Test);
+        expected.extend(pair);
     }
     // Those that had been accepted are idle, and closed in order.
     for client in &kept {

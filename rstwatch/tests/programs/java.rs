@@ -6,7 +6,7 @@ use rstwatch::{cause::catalogue::Symptom, event::TcpState};
 
 use crate::{
     client::{ANSWER, Client},
-    expect::{Reset, Who},
+    expect::{Pair, Party::Test, Reset, Who, aborted, data_after_close, refused},
     nginx::Nginx,
     place::{FRONT, Place, UPSTREAM, at, resume, stop},
     script::{Script, words},
@@ -56,20 +56,13 @@ fn it_resets_and_is_reset() {
     watched.expect(&expected);
 }
 
-type Pair = [Reset; 2];
-
 fn nobody_listens(java: &mut Script, who: Who) -> Pair {
     let error = java.ask("fetch http://127.0.0.1:9000/");
     assert!(
         error.starts_with(words(Symptom::Refused, "Java")),
         "{error}"
     );
-    [
-        Reset::sent_to_connect(at(UPSTREAM), "closed-port"),
-        Reset::received_by_connect(at(UPSTREAM), "refused")
-            .state("SYN_SENT")
-            .owner(who),
-    ]
+    refused(at(UPSTREAM), "closed-port", who)
 }
 
 /// It closes in the middle of an answer.
@@ -108,14 +101,7 @@ fn pooled(place: &Place, java: &mut Script, who: Who, server: &TcpListener) -> P
     second.hear_request();
     second.say(&ANSWER.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"));
     assert_eq!(java.answer(), "done");
-    [
-        Reset::sent(own, peer, "data-after-close")
-            .owner_is_test()
-            .by_test(),
-        Reset::received(peer, own, "peer-gone")
-            .state("CLOSE_WAIT")
-            .owner(who),
-    ]
+    data_after_close(Test, own, peer, who)
 }
 
 /// It closes with `SO_LINGER` 0.
@@ -125,15 +111,7 @@ fn aborts(java: &mut Script, who: Who, server: &TcpListener) -> Pair {
     behind.hear("more");
     assert_eq!(java.ask("abort"), "closed");
     behind.hears_reset();
-    [
-        Reset::sent(behind.peer(), behind.own(), "linger-abort")
-            .state("ESTABLISHED")
-            .owner(who)
-            .by(who),
-        Reset::received(behind.own(), behind.peer(), "peer-aborted")
-            .state("ESTABLISHED")
-            .owner_is_test(),
-    ]
+    aborted(who, behind.peer(), behind.own(), "linger-abort", Test)
 }
 
 /// The server closes with unread data.
@@ -152,13 +130,5 @@ fn is_reset(
     for (command, answer) in &asked[1..] {
         assert_eq!(java.ask(command), *answer, "to {command}");
     }
-    [
-        Reset::sent(own, peer, "closed-with-unread-data")
-            .state("ESTABLISHED")
-            .owner_is_test()
-            .by_test(),
-        Reset::received(peer, own, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner(who),
-    ]
+    aborted(Test, own, peer, "closed-with-unread-data", who)
 }

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     client::Client,
-    expect::{Reset, Who},
+    expect::{Party::Test, Reset, Who, aborted, data_after_close},
     place::{FRONT, Place, at, stop},
 };
 
@@ -63,9 +63,11 @@ impl Load {
     pub fn is_killed(&self, server: Who, killed: impl FnOnce()) -> Vec<Reset> {
         killed();
         let mut expected = self.worker_is_killed(server);
+        let server = server.killed_by(Signal::SIGKILL);
         for client in &self.waiting {
             client.hears_reset();
-            expected.extend(reset_pair(client, server, "listener-closed"));
+            let pair = aborted(server, at(FRONT), client.own(), "listener-closed", Test);
+            expected.extend(pair);
         }
         expected
     }
@@ -80,37 +82,19 @@ impl Load {
     }
 
     fn worker_is_killed(&self, server: Who) -> Vec<Reset> {
+        let server = server.killed_by(Signal::SIGKILL);
         let mut expected = Vec::new();
         for client in &self.asking {
             client.hears_reset();
-            expected.extend(reset_pair(client, server, "process-died"));
+            let pair = aborted(server, at(FRONT), client.own(), "process-died", Test);
+            expected.extend(pair);
         }
         for client in &self.idle {
             // A FIN: nothing was lost with these.
             client.hears_end();
             client.say(self.talk.ask);
-            expected.extend([
-                Reset::sent(at(FRONT), client.own(), "data-after-close")
-                    .owner(server)
-                    .by_killed(server, Signal::SIGKILL),
-                Reset::received(client.own(), at(FRONT), "peer-gone")
-                    .state("CLOSE_WAIT")
-                    .owner_is_test(),
-            ]);
+            expected.extend(data_after_close(server, at(FRONT), client.own(), Test));
         }
         expected
     }
-}
-
-/// The server was killed, and reset the connection of `client` for this cause.
-fn reset_pair(client: &Client, server: Who, cause: &str) -> [Reset; 2] {
-    [
-        Reset::sent(at(FRONT), client.own(), cause)
-            .state("ESTABLISHED")
-            .owner(server)
-            .by_killed(server, Signal::SIGKILL),
-        Reset::received(client.own(), at(FRONT), "peer-aborted")
-            .state("ESTABLISHED")
-            .owner_is_test(),
-    ]
 }

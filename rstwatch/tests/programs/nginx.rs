@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     client::{ANSWER, Client, Outcome},
-    expect::{Reset, Who, aborted_by, aborted_by_test, who},
+    expect::{Party::Test, Reset, Who, aborted, data_after_close, refused, who},
     load::{HTTP, Load},
     place::{
         FRONT, Place, Program, UPSTREAM, at, await_end, await_some, await_that, resume, send,
@@ -94,15 +94,13 @@ fn a_client_is_killed_in_a_download() {
     curl.end_by(Signal::SIGKILL);
     let reset = "(104: Connection reset by peer) while sending response to client";
     place.await_text("error.log", reset);
-    watched.expect(&[
-        Reset::sent(server.remote, server.local, "process-died")
-            .state("ESTABLISHED")
-            .owner(curls)
-            .by_killed(curls, Signal::SIGKILL),
-        Reset::received(server.local, server.remote, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner(nginx.who()),
-    ]);
+    watched.expect(&aborted(
+        curls.killed_by(Signal::SIGKILL),
+        server.remote,
+        server.local,
+        "process-died",
+        nginx.who(),
+    ));
 }
 
 #[test]
@@ -111,22 +109,14 @@ fn a_client_gives_up_before_the_answer() {
     let upstream = place.listen(UPSTREAM);
     let nginx = Nginx::start(&place, PROXY);
     let watched = place.trace();
-    let client = Client::connect(&place, FRONT);
-    client.get("/");
-    let behind = Client::accept(&upstream);
-    behind.hear_request();
+    let (client, behind) = Client::asked(&place, &upstream);
     let from = client.own();
     client.abort();
     // The status 499, in the format of the test.
     assert_eq!(symptom::NGINX_CLIENT.text, "499 in the access log");
     place.await_text("access.log", &format!("{} 499 ", from.port()));
     behind.close();
-    watched.expect(&aborted_by_test(
-        from,
-        at(FRONT),
-        "linger-abort",
-        nginx.who(),
-    ));
+    watched.expect(&aborted(Test, from, at(FRONT), "linger-abort", nginx.who()));
 }
 
 #[test]
@@ -136,12 +126,7 @@ fn the_upstream_is_down() {
     let watched = place.trace();
     assert_eq!(place.curl_status(&[URL]), "502");
     place.await_text("error.log", symptom::NGINX_REFUSED.text);
-    watched.expect(&[
-        Reset::sent_to_connect(at(UPSTREAM), "closed-port"),
-        Reset::received_by_connect(at(UPSTREAM), "refused")
-            .state("SYN_SENT")
-            .owner(nginx.who()),
-    ]);
+    watched.expect(&refused(at(UPSTREAM), "closed-port", nginx.who()));
 }
 
 #[test]
@@ -158,12 +143,8 @@ fn the_upstream_closes_without_having_read_the_request() {
     behind.close();
     client.hear("HTTP/1.1 502 ");
     place.await_text("error.log", symptom::NGINX_RESET.text);
-    watched.expect(&aborted_by_test(
-        own,
-        peer,
-        "closed-with-unread-data",
-        nginx.who(),
-    ));
+    let pair = aborted(Test, own, peer, "closed-with-unread-data", nginx.who());
+    watched.expect(&pair);
 }
 
 #[test]
@@ -175,16 +156,13 @@ fn the_upstream_aborts_in_the_middle_of_its_answer() {
         "location / { proxy_buffering off; proxy_pass http://service; }",
     );
     let watched = place.trace();
-    let client = Client::connect(&place, FRONT);
-    client.get("/");
-    let behind = Client::accept(&upstream);
-    behind.hear_request();
+    let (client, behind) = Client::asked(&place, &upstream);
     behind.say("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf of it");
     client.hear("half of it");
     let (own, peer) = (behind.own(), behind.peer());
     behind.abort();
     place.await_text("error.log", symptom::NGINX_RESET_BODY.text);
-    watched.expect(&aborted_by_test(own, peer, "linger-abort", nginx.who()));
+    watched.expect(&aborted(Test, own, peer, "linger-abort", nginx.who()));
 }
 
 /// The upstream closes an idle connection at the moment at which nginx uses it again.
@@ -213,14 +191,7 @@ fn a_kept_connection_is_closed_just_before_it_is_used() {
     again.hear_request();
     again.say(ANSWER);
     client.hear("done");
-    watched.expect(&[
-        Reset::sent(own, peer, "data-after-close")
-            .owner_is_test()
-            .by_test(),
-        Reset::received(peer, own, "peer-gone")
-            .state("CLOSE_WAIT")
-            .owner(nginx.who()),
-    ]);
+    watched.expect(&data_after_close(Test, own, peer, nginx.who()));
 }
 
 /// The head of a request whose body is larger than nginx takes, and the first part of that.
@@ -238,14 +209,8 @@ fn a_body_is_too_large_and_nginx_closes_at_once() {
     client.hear("413 Request Entity Too Large");
     client.hears_end();
     client.say("more of it");
-    watched.expect(&[
-        Reset::sent(at(FRONT), client.own(), "data-after-close")
-            .owner(nginx.who())
-            .by(nginx.who()),
-        Reset::received(client.own(), at(FRONT), "peer-gone")
-            .state("CLOSE_WAIT")
-            .owner_is_test(),
-    ]);
+    let pair = data_after_close(nginx.who(), at(FRONT), client.own(), Test);
+    watched.expect(&pair);
 }
 
 /// By default nginx reads on after its answer, so that nobody is reset.
@@ -280,11 +245,12 @@ fn a_client_does_not_speak_http() {
     resume(nginx.worker);
     client.hear("400 Bad Request");
     client.hears_reset();
-    watched.expect(&aborted_by(
+    watched.expect(&aborted(
         nginx.who(),
         at(FRONT),
         client.own(),
         "closed-with-unread-data",
+        Test,
     ));
 }
 
@@ -296,12 +262,8 @@ fn a_request_gets_no_answer_but_a_reset() {
     let client = Client::connect(&place, FRONT);
     client.get("/");
     client.hears_reset();
-    watched.expect(&aborted_by(
-        nginx.who(),
-        at(FRONT),
-        client.own(),
-        "linger-abort",
-    ));
+    let pair = aborted(nginx.who(), at(FRONT), client.own(), "linger-abort", Test);
+    watched.expect(&pair);
 }
 
 #[test]
@@ -316,12 +278,8 @@ fn a_client_that_does_not_read_is_timed_out() {
         "error.log",
         "client timed out (110: Connection timed out) while sending response to client",
     );
-    watched.expect(&aborted_by(
-        nginx.who(),
-        at(FRONT),
-        client.own(),
-        "linger-abort",
-    ));
+    let pair = aborted(nginx.who(), at(FRONT), client.own(), "linger-abort", Test);
+    watched.expect(&pair);
 }
 
 /// The old worker closes connections that are idle, and their clients use them again.
@@ -340,14 +298,7 @@ fn a_reload_closes_idle_connections() {
             row.local == from && row.state == TcpState::CloseWait
         });
         client.get("/");
-        expected.extend([
-            Reset::sent(at(FRONT), from, "data-after-close")
-                .owner(nginx.who())
-                .by(nginx.who()),
-            Reset::received(from, at(FRONT), "peer-gone")
-                .state("CLOSE_WAIT")
-                .owner_is_test(),
-        ]);
+        expected.extend(data_after_close(nginx.who(), at(FRONT), from, Test));
         client.close();
     }
     watched.expect(&expected);
@@ -394,7 +345,7 @@ fn a_reload_to_fewer_workers_closes_a_listener() {
                 .by(who(old[1], "nginx")),
             Reset::received(client.own(), at(FRONT), "peer-aborted")
                 .state("ESTABLISHED")
-                .owner_is_test(),
+                .owner(Test),
         ]);
     }
     assert!(!expected.is_empty(), "every client was served");

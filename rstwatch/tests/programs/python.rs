@@ -4,7 +4,7 @@ use rstwatch::{cause::catalogue::Symptom, event::TcpState};
 
 use crate::{
     client::{ANSWER, Client},
-    expect::{Reset, aborted_by_test},
+    expect::{Party::Test, aborted, data_after_close, refused},
     nginx::Nginx,
     place::{FRONT, Place, UPSTREAM, at},
     script::{Script, words},
@@ -25,15 +25,13 @@ fn it_closes_in_the_middle_of_the_answer() {
     assert_eq!(python.ask("leave http://127.0.0.1:8080/large"), "reading");
     let server = place.await_full(FRONT);
     assert_eq!(python.ask("now"), "closed");
-    watched.expect(&[
-        Reset::sent(server.remote, server.local, "closed-with-unread-data")
-            .state("ESTABLISHED")
-            .owner(python.who())
-            .by(python.who()),
-        Reset::received(server.local, server.remote, "peer-aborted")
-            .state("ESTABLISHED")
-            .owner(nginx.who()),
-    ]);
+    watched.expect(&aborted(
+        python.who(),
+        server.remote,
+        server.local,
+        "closed-with-unread-data",
+        nginx.who(),
+    ));
 }
 
 #[test]
@@ -43,12 +41,7 @@ fn nobody_listens() {
     let watched = place.trace();
     let error = python.ask("fetch http://127.0.0.1:9000/");
     assert_eq!(error, words(Symptom::Refused, "Python"));
-    watched.expect(&[
-        Reset::sent_to_connect(at(UPSTREAM), "closed-port"),
-        Reset::received_by_connect(at(UPSTREAM), "refused")
-            .state("SYN_SENT")
-            .owner(python.who()),
-    ]);
+    watched.expect(&refused(at(UPSTREAM), "closed-port", python.who()));
 }
 
 #[test]
@@ -63,12 +56,8 @@ fn the_server_closes_without_having_read_the_request() {
     place.await_unread(own, peer, 1);
     behind.close();
     assert_eq!(python.answer(), words(Symptom::Reset, "Python"));
-    watched.expect(&aborted_by_test(
-        own,
-        peer,
-        "closed-with-unread-data",
-        python.who(),
-    ));
+    let pair = aborted(Test, own, peer, "closed-with-unread-data", python.who());
+    watched.expect(&pair);
 }
 
 #[test]
@@ -90,14 +79,7 @@ fn a_kept_connection_was_closed_by_the_server() {
     // The first request draws the reset; and what comes after it fails.
     assert_eq!(python.ask("push"), "sent");
     assert_eq!(python.ask("push"), words(Symptom::Pipe, "Python"));
-    watched.expect(&[
-        Reset::sent(own, peer, "data-after-close")
-            .owner_is_test()
-            .by_test(),
-        Reset::received(peer, own, "peer-gone")
-            .state("CLOSE_WAIT")
-            .owner(python.who()),
-    ]);
+    watched.expect(&data_after_close(Test, own, peer, python.who()));
 }
 
 /// The end of the stream instead of an answer, which is no reset.

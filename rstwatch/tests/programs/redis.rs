@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     client::Client,
-    expect::{Reset, Who, aborted_by, who},
+    expect::{Party::Test, Reset, Who, aborted, data_after_close, refused, who},
     load::{Load, Talk},
     place::{FRONT, Place, Program, at, resume, stop},
 };
@@ -54,12 +54,7 @@ fn it_is_killed_under_load() {
         redis.program.end_by(Signal::SIGKILL);
     });
     place.is_refused(FRONT);
-    expected.extend([
-        Reset::sent_to_connect(at(FRONT), "listener-gone"),
-        Reset::received_by_connect(at(FRONT), "refused")
-            .state("SYN_SENT")
-            .owner_is_test(),
-    ]);
+    expected.extend(refused(at(FRONT), "listener-gone", Test));
     watched.expect(&expected);
 }
 
@@ -76,14 +71,8 @@ fn a_client_is_killed() {
     assert_eq!(place.read("redis-cli.out"), "1\n");
     client.hears_end();
     client.say(PING.ask);
-    watched.expect(&[
-        Reset::sent(at(FRONT), client.own(), "data-after-close")
-            .owner(redis.who())
-            .by(redis.who()),
-        Reset::received(client.own(), at(FRONT), "peer-gone")
-            .state("CLOSE_WAIT")
-            .owner_is_test(),
-    ]);
+    let pair = data_after_close(redis.who(), at(FRONT), client.own(), Test);
+    watched.expect(&pair);
 }
 
 /// A subscriber that does not read is given up: Redis closes in order, with much that is not sent
@@ -115,8 +104,8 @@ fn a_subscriber_does_not_read() {
     watched.expect(&[
         Reset::sent(from, at(FRONT), "closed-with-unread-data")
             .state("ESTABLISHED")
-            .owner_is_test()
-            .by_test(),
+            .owner(Test)
+            .by(Test),
         Reset::received(at(FRONT), from, "reset-during-close")
             .state("FIN_WAIT1")
             .owner(redis.who()),
@@ -137,10 +126,11 @@ fn there_are_too_many_clients() {
     resume(redis.program.pid());
     client.hear("-ERR max number of clients reached\r\n");
     client.hears_reset();
-    watched.expect(&aborted_by(
+    watched.expect(&aborted(
         redis.who(),
         at(FRONT),
         client.own(),
         "closed-with-unread-data",
+        Test,
     ));
 }

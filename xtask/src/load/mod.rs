@@ -28,7 +28,9 @@ use serde::{Deserialize, Serialize};
 const PORTS: RangeInclusive<u16> = FIRST_PORT..=FIRST_PORT + 15;
 const FIRST_PORT: u16 = 2000;
 
-/// How long no further reset must have been sent for all of them to have been counted.
+/// How long no further reset must have been sent for all of them to have been counted. Were it ever
+/// too short, a tracer would have seen more than was counted, which ends the benchmark: that a figure
+/// is right does not rest on it.
 const SETTLED: Duration = Duration::from_millis(20);
 
 /// What kind of load.
@@ -201,7 +203,9 @@ fn unread(time: Duration) -> Result<(u64, Duration)> {
 }
 
 /// `TcpOutRsts` of this network namespace, which began with 0, once it stands still: the last
-/// segments may wait in a queue of the kernel's.
+/// segments of a flood may wait in a queue of the kernel's. Nothing tells when a counter grows or
+/// such a queue, one a CPU, is empty; and a segment to wait for behind the last might be dropped as
+/// others are, when its queue is full.
 fn settled_out_rsts() -> Result<u64> {
     let mut last = out_rsts()?;
     loop {

@@ -1,14 +1,9 @@
 use super::*;
 use crate::{
-    cause::{CauseId, Reasons},
+    cause::CauseId,
     event::{Direction, Reason, TcpState},
-    fixture,
+    fixture::{self, NEW},
     reconcile::Outcome,
-};
-
-const ABILITIES: Abilities = Abilities {
-    reasons: Reasons::All,
-    without_socket: true,
 };
 
 /// Counters by namespace: `TcpOutRsts` and `TcpExtEmbryonicRsts`.
@@ -93,7 +88,7 @@ fn namespaces_in_which_anything_was_counted_are_told() {
     let end = at(&[(1, 13, 0), (2, 7, 0), (3, 0, 5)]);
     let seen = HashMap::from_iter([(4, closes(2))]);
     let sent = sent(&seen, &[], 2);
-    let counts = baseline.namespaces(&sent, ABILITIES, (&end, &end));
+    let counts = baseline.namespaces(&sent, NEW, (&end, &end));
     let told: Vec<_> = counts
         .iter()
         .map(|count| {
@@ -177,7 +172,7 @@ fn a_namespace_that_is_gone_leaves_the_sum_open() {
     let end = at(&[(1, 3, 0)]);
     let of = |seen: &HashMap<u32, Traced>, total| {
         let sent = sent(seen, &[], total);
-        let everywhere = start.everywhere(&sent, ABILITIES, (&end, &end));
+        let everywhere = start.everywhere(&sent, NEW, (&end, &end));
         everywhere.get(Counter::OutRsts).growth
     };
     let here = HashMap::from_iter([(1, closes(2))]);
