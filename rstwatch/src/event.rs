@@ -313,12 +313,11 @@ pub struct Escaped<'a>(pub &'a [u8]);
 impl<'a> Escaped<'a> {
     /// The text, when it prints as it stands, as nearly every name does.
     pub fn as_plain(self) -> Option<&'a str> {
-        // Without a way out before the end, so that several bytes are looked at together.
-        let is_plain = self.0.iter().fold(true, |plain, byte| {
-            plain & (b' '..=b'~').contains(byte) & (*byte != b'\\')
-        });
+        let is_special = |byte: &u8| !(b' '..=b'~').contains(byte) || *byte == b'\\';
+        // Without a way out before the end, so that many bytes are looked at together.
+        let special = (self.0.iter()).fold(0, |special, byte| special | u8::from(is_special(byte)));
         // SAFETY: all of it is ASCII.
-        is_plain.then(|| unsafe { std::str::from_utf8_unchecked(self.0) })
+        (special == 0).then(|| unsafe { std::str::from_utf8_unchecked(self.0) })
     }
 }
 

@@ -44,10 +44,6 @@ pub struct Interpreter {
 
 /// A record's meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are resets, and boxing them would allocate for each"
-)]
 pub enum Observation {
     /// A reset.
     Reset(Sighting),
@@ -88,8 +84,9 @@ pub struct Listener {
     reason = "independent facts, each its own bit in the record"
 )]
 pub struct Sighting {
-    /// The reset as far as it is known.
-    pub event: Event,
+    /// The reset as far as it is known. Boxed once, since the stages hand it on many times and it is
+    /// large: a box costs less than the copies.
+    pub event: Box<Event>,
     /// The socket's kernel address; 0: none.
     pub sock: u64,
     /// When the hook ran, in nanoseconds of `CLOCK_MONOTONIC`.
@@ -217,27 +214,25 @@ impl Interpreter {
 
     fn sighting(&self, reset: &Reset, direction: Direction, trigger: Trigger) -> Sighting {
         let (local, remote) = endpoints(&reset.tuple);
-        let event = Event {
-            netns: (reset.tuple.netns != 0).then_some(reset.tuple.netns),
-            reason: (reset.flags & HAS_REASON != 0)
-                .then(|| self.reasons.get(reset.reason))
-                .flatten(),
-            segment: (reset.flags & HAS_SEGMENT != 0).then_some(Segment {
-                flags: TcpFlags(reset.tcp_flags),
-                seq: reset.seq,
-                ack: reset.ack,
-                payload: reset.payload,
-                window: reset.window,
-                ttl: reset.ttl,
-            }),
-            ..Event::new(
-                self.clock.wall_ns(reset.header.time_ns),
-                direction,
-                trigger,
-                local,
-                remote,
-            )
-        };
+        let mut event = Box::new(Event::new(
+            self.clock.wall_ns(reset.header.time_ns),
+            direction,
+            trigger,
+            local,
+            remote,
+        ));
+        event.netns = (reset.tuple.netns != 0).then_some(reset.tuple.netns);
+        event.reason = (reset.flags & HAS_REASON != 0)
+            .then(|| self.reasons.get(reset.reason))
+            .flatten();
+        event.segment = (reset.flags & HAS_SEGMENT != 0).then_some(Segment {
+            flags: TcpFlags(reset.tcp_flags),
+            seq: reset.seq,
+            ack: reset.ack,
+            payload: reset.payload,
+            window: reset.window,
+            ttl: reset.ttl,
+        });
         Sighting {
             event,
             sock: reset.header.sock,

@@ -35,19 +35,15 @@ const MOST_UNSURE: usize = 512;
 
 /// What went through.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made and taken apart on the stack, and boxing would allocate for each event"
-)]
 pub enum Paired {
     /// An event whose other end is elsewhere, or was not seen.
-    Single(Event),
+    Single(Box<Event>),
     /// Both ends of one RST.
     Both {
         /// The end that sent it.
-        sent: Event,
+        sent: Box<Event>,
         /// The end that received it.
-        received: Event,
+        received: Box<Event>,
     },
 }
 
@@ -62,7 +58,7 @@ struct Key {
 
 #[derive(Debug)]
 struct Held {
-    event: Event,
+    event: Box<Event>,
     deadline_ns: u64,
     /// Whether it waits for an end that has been seen.
     seen: bool,
@@ -112,7 +108,7 @@ impl Pairs {
     }
 
     /// Takes in a complete event; what has waited enough goes to `out`.
-    pub fn complete(&mut self, event: Event, out: &mut impl FnMut(Paired)) {
+    pub fn complete(&mut self, event: Box<Event>, out: &mut impl FnMut(Paired)) {
         let key = key(&event);
         let direction = event.direction;
         let (most, window_ns) = if event.remote.addr.is_loopback() {
@@ -205,7 +201,7 @@ impl Pairs {
 
     /// Lets go of everything.
     pub fn finish(&mut self, out: &mut impl FnMut(Paired)) {
-        let mut left: Vec<Event> = self
+        let mut left: Vec<Box<Event>> = self
             .ends
             .drain()
             .flat_map(|(_, ends)| ends.held)
@@ -300,7 +296,7 @@ mod tests {
         }
 
         fn complete(&mut self, event: Event) -> String {
-            self.run(|pairs, mut out| pairs.complete(event, &mut out))
+            self.run(|pairs, mut out| pairs.complete(event.into(), &mut out))
         }
 
         fn tick(&mut self, ms: u64) -> String {
@@ -332,7 +328,7 @@ mod tests {
             ends.rotate_left(first);
             for event in ends.into_iter().chain([at(received(1), 102)]) {
                 pairs.expect(&event);
-                pairs.complete(event, &mut |paired| joined.push(paired));
+                pairs.complete(event.into(), &mut |paired| joined.push(paired));
             }
             let [Paired::Both { sent, received }] = &joined[..] else {
                 panic!("{joined:?}");

@@ -87,7 +87,7 @@ struct Rear {
 }
 
 impl Rear {
-    fn complete(&mut self, event: Event) {
+    fn complete(&mut self, event: Box<Event>) {
         let end = &mut self.end;
         self.pairs.complete(event, &mut |paired| end.take(paired));
     }
@@ -140,7 +140,7 @@ impl End {
 
     /// Each end learns of the other. The sender's cause is decided first: that the other end was
     /// reset tells nothing about why.
-    fn show_both(&mut self, mut sent: Event, mut received: Event) {
+    fn show_both(&mut self, mut sent: Box<Event>, mut received: Box<Event>) {
         // The end with an owner first: its place may name the namespace of both.
         if sent.owner.is_some() {
             self.details.complete(&mut sent);

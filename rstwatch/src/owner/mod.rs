@@ -125,7 +125,7 @@ impl<L: Liveness> Owners<L> {
     }
 
     /// Takes in an observation; events that are complete go to `out`.
-    pub fn observe(&mut self, observation: Observation, out: &mut impl FnMut(Event)) {
+    pub fn observe(&mut self, observation: Observation, out: &mut impl FnMut(Box<Event>)) {
         match observation {
             Observation::Reset(sighting) => {
                 if sighting.answers_data {
@@ -149,7 +149,7 @@ impl<L: Liveness> Owners<L> {
 
     /// Moves on what has waited long enough. `now_ns` must not be ahead of the records that have
     /// been taken in: the one that is waited for could be among those that have not.
-    pub fn tick(&mut self, now_ns: u64, out: &mut impl FnMut(Event)) {
+    pub fn tick(&mut self, now_ns: u64, out: &mut impl FnMut(Box<Event>)) {
         if self.waiting == 0 || now_ns < self.next_deadline_ns {
             return;
         }
@@ -176,7 +176,7 @@ impl<L: Liveness> Owners<L> {
         &mut self,
         searched: &BTreeSet<u64>,
         holders: &Holders,
-        out: &mut impl FnMut(Event),
+        out: &mut impl FnMut(Box<Event>),
     ) {
         let answered = self.take(|held| {
             held.waiting == Waiting::Search
@@ -206,7 +206,7 @@ impl<L: Liveness> Owners<L> {
     }
 
     /// Lets go of everything, with what is known.
-    pub fn finish(&mut self, out: &mut impl FnMut(Event)) {
+    pub fn finish(&mut self, out: &mut impl FnMut(Box<Event>)) {
         for held in self.take(|_| true) {
             if held.waiting == Waiting::Answer {
                 // The answer can only be in the ring, which has been read to its end.
@@ -225,7 +225,7 @@ impl<L: Liveness> Owners<L> {
             let before = self.unreceived.len();
             self.unreceived.extend(
                 list.extract_if(.., |held| held.waiting == Waiting::Answer)
-                    .map(|held| held.sighting.event),
+                    .map(|held| *held.sighting.event),
             );
             self.waiting -= self.unreceived.len() - before;
             if list.is_empty() {
@@ -235,7 +235,7 @@ impl<L: Liveness> Owners<L> {
     }
 
     /// Finds the owner, or holds the event until it can be found.
-    fn seek(&mut self, mut sighting: Sighting, out: &mut impl FnMut(Event)) {
+    fn seek(&mut self, mut sighting: Sighting, out: &mut impl FnMut(Box<Event>)) {
         let event = &mut sighting.event;
         if is_kernel_owned(event) {
             event.owner = None;
@@ -315,7 +315,7 @@ impl<L: Liveness> Owners<L> {
         }
     }
 
-    fn closed(&mut self, sock: u64, closer: Option<&Process>, out: &mut impl FnMut(Event)) {
+    fn closed(&mut self, sock: u64, closer: Option<&Process>, out: &mut impl FnMut(Box<Event>)) {
         let Some(list) = self.held.get_mut(&sock) else {
             return;
         };
@@ -352,7 +352,7 @@ impl<L: Liveness> Owners<L> {
     }
 
     /// Lets an event go on with the owner that is known by now.
-    fn release(&mut self, held: Held, out: &mut impl FnMut(Event)) {
+    fn release(&mut self, held: Held, out: &mut impl FnMut(Box<Event>)) {
         let Held {
             mut sighting,
             closer,
@@ -372,7 +372,7 @@ impl<L: Liveness> Owners<L> {
         sighting: Sighting,
         waiting: Waiting,
         for_ns: u64,
-        out: &mut impl FnMut(Event),
+        out: &mut impl FnMut(Box<Event>),
     ) {
         let deadline_ns = sighting.monotonic_ns.saturating_add(for_ns);
         let held = Held {

@@ -29,7 +29,7 @@ fn reset(sock: u64, direction: Direction, trigger: Trigger) -> Sighting {
         port,
     };
     Sighting {
-        event: Event {
+        event: Box::new(Event {
             state: Some(TcpState::Established),
             socket: Some(Socket {
                 inode: 77,
@@ -37,7 +37,7 @@ fn reset(sock: u64, direction: Direction, trigger: Trigger) -> Sighting {
                 ..Socket::default()
             }),
             ..Event::new(0, direction, trigger, end(1), end(2))
-        },
+        }),
         sock,
         monotonic_ns: 1_000 * MS,
         await_close: false,
@@ -79,9 +79,9 @@ impl Bench {
         }
     }
 
-    fn run(&mut self, step: impl FnOnce(&mut Owners<Alive>, &mut dyn FnMut(Event))) -> Seen {
+    fn run(&mut self, step: impl FnOnce(&mut Owners<Alive>, &mut dyn FnMut(Box<Event>))) -> Seen {
         let out = &mut self.out;
-        step(&mut self.owners, &mut |event: Event| {
+        step(&mut self.owners, &mut |event: Box<Event>| {
             out.push((
                 event.direction,
                 event.owner.map(|owner| (owner.process.pid, owner.via)),
