@@ -22,6 +22,7 @@ mod tracer;
 mod watch;
 
 use std::{
+    env,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -39,8 +40,11 @@ use crate::{
     watch::Watch,
 };
 
-/// How often each situation is made.
+/// How often each situation is made, unless [`REPETITIONS_VARIABLE`] says otherwise.
 const REPETITIONS: usize = 50;
+
+/// Names the environment variable with another number of repetitions: for an emulated machine.
+const REPETITIONS_VARIABLE: &str = "RSTWATCH_REPETITIONS";
 
 /// Situations that are made at the same time.
 const AT_ONCE: usize = 8;
@@ -94,6 +98,16 @@ const fn existing(name: &'static str, play: fn(&Scene, usize) -> Later) -> Situa
     }
 }
 
+fn repetitions() -> usize {
+    match env::var(REPETITIONS_VARIABLE) {
+        Ok(number) => match number.parse() {
+            Ok(number @ 1..) => number,
+            _ => panic!("{REPETITIONS_VARIABLE}: {number:?} is no number of repetitions"),
+        },
+        Err(_) => REPETITIONS,
+    }
+}
+
 #[test]
 fn owner_and_actor_are_right_or_unknown_and_never_wrong() {
     let _alone = storm();
@@ -115,7 +129,7 @@ fn owner_and_actor_are_right_or_unknown_and_never_wrong() {
         .zip(&scenes)
         .map(|(situation, scene)| match situation.play {
             Play::Live(_) => Vec::new(),
-            Play::Existing(prepare) => (0..REPETITIONS).map(|rep| prepare(scene, rep)).collect(),
+            Play::Existing(prepare) => (0..repetitions()).map(|rep| prepare(scene, rep)).collect(),
         })
         .map(Mutex::new)
         .collect();
@@ -167,7 +181,7 @@ fn owner_and_actor_are_right_or_unknown_and_never_wrong() {
 fn make(situation: &Situation, scene: &Scene, prepared: Vec<Later>, watch: &Watch) -> Score {
     let begun = Instant::now();
     let takes: Vec<Take> = match situation.play {
-        Play::Live(play) => (0..REPETITIONS).map(|rep| play(scene, rep)).collect(),
+        Play::Live(play) => (0..repetitions()).map(|rep| play(scene, rep)).collect(),
         Play::Existing(_) => prepared.into_iter().map(|later| later(scene)).collect(),
     };
     let wanted: Vec<Vec<Wanted>> = takes.iter().map(|take| take.wanted.clone()).collect();
