@@ -20,6 +20,7 @@ mount -t devpts pts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+echo +memory >/sys/fs/cgroup/cgroup.subtree_control
 ip link set lo up
 hostname rstwatch-vm
 # As an init of a distribution does it.

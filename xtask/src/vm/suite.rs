@@ -80,7 +80,7 @@ fn chosen(tests: bool) -> impl Iterator<Item = &'static Step> {
 }
 
 /// Programs of the host that the tests use.
-const TOOLS: [&str; 2] = ["setpriv", "ss"];
+const TOOLS: [&str; 3] = ["setpriv", "ss", "unshare"];
 
 /// The test programs and what they use, for the guest.
 pub(super) fn files(binary: &StaticBinary) -> Result<Vec<(String, PathBuf)>> {
