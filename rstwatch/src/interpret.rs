@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use rstwatch_common::{
     entry::{
-        MARK_ABORTED, MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, PF_EXITING, PF_KTHREAD,
-        SocketEntry, TASK_OOM, Task, Tuple, VIA_CLOSE, VIA_CONNECT, VIA_LISTEN,
+        MARK_ABORTED, MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, MARK_UNTOLD, PF_EXITING,
+        PF_KTHREAD, SocketEntry, TASK_OOM, Task, Tuple, VIA_CLOSE, VIA_CONNECT, VIA_LISTEN,
     },
     record::{
         self, ActiveReset, HAS_REASON, HAS_SEGMENT, IS_KERNEL, Reset, SK_FLAG_DEAD,
@@ -121,7 +121,9 @@ impl Interpreter {
             }
             Record::Answer(record) => {
                 let mut sighting = self.with_socket(record, Direction::Sent, Trigger::Segment);
-                sighting.answers_data = record.entry.marks & MARK_MAYBE_DATA != 0;
+                // Of one that user space was not told of there is nothing to take back.
+                sighting.answers_data =
+                    record.entry.marks & (MARK_MAYBE_DATA | MARK_UNTOLD) == MARK_MAYBE_DATA;
                 sighting.event.actor = actor(&record.entry.closer);
                 Observation::Reset(sighting)
             }

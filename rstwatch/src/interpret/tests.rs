@@ -176,8 +176,10 @@ fn both_hooks_of_data_after_close_are_marked() {
     assert!(received.maybe_data && !received.answers_data);
     let sent = sighting(Record::Answer(&record));
     assert!(sent.answers_data && !sent.maybe_data);
-    record.entry.marks = MARK_RESET;
-    assert!(!sighting(Record::Answer(&record)).answers_data);
+    for other in [MARK_RESET, MARK_RESET | MARK_MAYBE_DATA | MARK_UNTOLD] {
+        record.entry.marks = other;
+        assert!(!sighting(Record::Answer(&record)).answers_data);
+    }
 }
 
 fn active(frames: &[u64]) -> ActiveReset {

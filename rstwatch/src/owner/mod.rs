@@ -129,7 +129,7 @@ impl<L: Liveness> Owners<L> {
         match observation {
             Observation::Reset(sighting) => {
                 if sighting.answers_data {
-                    self.drop_unreceived(sighting.sock);
+                    self.drop_unreceived(&sighting);
                 }
                 if sighting.maybe_data {
                     self.hold(sighting, Waiting::Answer, MAYBE_DATA_NS, out);
@@ -219,17 +219,21 @@ impl<L: Liveness> Owners<L> {
         }
     }
 
-    /// A received reset for this socket was none: the host's own RST came next.
-    fn drop_unreceived(&mut self, sock: u64) {
-        if let Some(list) = self.held.get_mut(&sock) {
-            let before = self.unreceived.len();
-            self.unreceived.extend(
-                list.extract_if(.., |held| held.waiting == Waiting::Answer)
-                    .map(|held| *held.sighting.event),
-            );
-            self.waiting -= self.unreceived.len() - before;
+    /// The received reset that `answer` is the sign of was none: it is the last one of the same
+    /// connection. Another that waits at this address is that of an earlier socket there, and came.
+    fn drop_unreceived(&mut self, answer: &Sighting) {
+        let ends = |event: &Event| (event.netns, event.local, event.remote);
+        let Some(list) = self.held.get_mut(&answer.sock) else {
+            return;
+        };
+        let unreceived = list.iter().rposition(|held| {
+            held.waiting == Waiting::Answer && ends(&held.sighting.event) == ends(&answer.event)
+        });
+        if let Some(at) = unreceived {
+            self.unreceived.push(*list.remove(at).sighting.event);
+            self.waiting -= 1;
             if list.is_empty() {
-                self.held.remove(&sock);
+                self.held.remove(&answer.sock);
             }
         }
     }

@@ -210,6 +210,41 @@ fn a_received_reset_that_a_sent_one_follows_was_none() {
     assert_eq!(bench.tick(5), vec![(Direction::Received, None)]);
 }
 
+#[test]
+fn an_answer_takes_back_the_last_reset_of_its_own_connection_only() {
+    let mut bench = bench();
+    let port = |mut sighting: Sighting, port| {
+        sighting.event.remote.port = port;
+        sighting
+    };
+    let maybe = |at| {
+        let mut sighting = port(received(5), at);
+        sighting.maybe_data = true;
+        Observation::Reset(sighting)
+    };
+    let answer = |at| {
+        let mut sighting = port(reset(5, Direction::Sent, Trigger::Segment), at);
+        sighting.answers_data = true;
+        Observation::Reset(sighting)
+    };
+    // An orphan got a RST and was gone; the next socket got its address, and data after its close.
+    bench.observe(maybe(1));
+    bench.observe(maybe(2));
+    bench.observe(answer(2));
+    let taken = bench.owners.take_unreceived();
+    assert_eq!(
+        taken
+            .iter()
+            .map(|event| event.remote.port)
+            .collect::<Vec<_>>(),
+        [2]
+    );
+    // What that one met had no room in the ring: nothing of it waits.
+    bench.observe(answer(3));
+    assert!(bench.owners.take_unreceived().is_empty());
+    assert_eq!(bench.tick(5), vec![(Direction::Received, None)]);
+}
+
 fn closed(sock: u64, pid: u32) -> Observation {
     Observation::Closed {
         sock,
