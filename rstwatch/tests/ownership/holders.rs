@@ -4,7 +4,8 @@ use crate::{
     Situation, Take,
     cast::{Pair, Role, Scene},
     live,
-    score::Doer,
+    score::{Doer, Who},
+    tracer::is_since,
 };
 
 pub const ALL: &[Situation] = &[
@@ -39,15 +40,18 @@ pub const ALL: &[Situation] = &[
     live(
         "io_uring, direct, accepted, closed by the ring",
         direct_accepted,
-    ),
+    )
+    .since(5, 19),
     live(
         "io_uring, direct, connected, closed by the ring",
         direct_connected,
-    ),
+    )
+    .since(5, 19),
     live(
         "io_uring, direct, connected, closed by its end",
         direct_connected_ended,
-    ),
+    )
+    .since(5, 19),
 ];
 
 /// Another process of the same host has the server's connection.
@@ -213,8 +217,18 @@ fn direct_accepted(scene: &Scene, rep: usize) -> Take {
     let sent = pair
         .server_sends()
         .owner(pair.server.who())
-        .actor(Doer::process(pair.server.who()));
+        .actor(ring_of(pair.server.who()));
     Take::new([sent, pair.client_closes_reset()], pair.cast())
+}
+
+/// Who closes what a process's ring lets go of: once the process itself, and a worker of the kernel
+/// where the ring leaves that to a work queue (`io_rsrc_put_work`, seen in 6.1 and not in 6.12).
+fn ring_of(who: Who) -> Doer {
+    if is_since(6, 12) {
+        Doer::process(who)
+    } else {
+        Doer::process_or_kernel_thread(who)
+    }
 }
 
 /// A client that has connected as a direct descriptor, with data that it will not read.
@@ -243,7 +257,7 @@ fn direct_connected(scene: &Scene, rep: usize) -> Take {
     let sent = pair
         .client_sends()
         .owner(pair.client.who())
-        .actor(Doer::process(pair.client.who()));
+        .actor(ring_of(pair.client.who()));
     Take::new([sent, pair.server_closes_reset()], pair.cast())
 }
 

@@ -36,7 +36,7 @@ use nix::sys::signal::Signal;
 use crate::{
     cast::{Load, Role, Scene},
     score::{Score, Wanted},
-    tracer::storm,
+    tracer::{is_since, storm},
     watch::Watch,
 };
 
@@ -82,12 +82,28 @@ enum Play {
 struct Situation {
     name: &'static str,
     play: Play,
+    /// The first kernel that it can be made in.
+    since: (u32, u32),
 }
+
+impl Situation {
+    /// In kernels from this version on only.
+    const fn since(self, major: u32, minor: u32) -> Self {
+        Self {
+            since: (major, minor),
+            ..self
+        }
+    }
+}
+
+/// What rstwatch itself needs.
+const OLDEST: (u32, u32) = (5, 10);
 
 const fn live(name: &'static str, play: fn(&Scene, usize) -> Take) -> Situation {
     Situation {
         name,
         play: Play::Live(play),
+        since: OLDEST,
     }
 }
 
@@ -95,6 +111,7 @@ const fn existing(name: &'static str, play: fn(&Scene, usize) -> Later) -> Situa
     Situation {
         name,
         play: Play::Existing(play),
+        since: OLDEST,
     }
 }
 
@@ -121,6 +138,7 @@ fn owner_and_actor_are_right_or_unknown_and_never_wrong() {
     ]
     .into_iter()
     .flatten()
+    .filter(|situation| is_since(situation.since.0, situation.since.1))
     .collect();
     let load = Load::start();
     let scenes: Vec<Scene> = situations.iter().map(|_| Scene::new()).collect();

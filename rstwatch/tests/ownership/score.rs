@@ -20,6 +20,8 @@ pub enum Doer {
     Process(Value),
     /// A kernel thread, whichever.
     KernelThread,
+    /// The one or the other.
+    ProcessOrKernelThread(Value),
 }
 
 impl Doer {
@@ -28,12 +30,14 @@ impl Doer {
         Self::thread(who, who.pid)
     }
 
+    /// The same, or a kernel thread that does its work.
+    pub fn process_or_kernel_thread(who: Who) -> Self {
+        Self::ProcessOrKernelThread(willing(who, who.pid))
+    }
+
     /// This thread of the process, of its own will.
     pub fn thread(who: Who, tid: u32) -> Self {
-        Self::Process(json!({
-            "pid": who.pid, "tid": tid, "comm": who.comm, "exiting": false,
-            "signal": null, "exit_status": null, "oom": false, "kernel_thread": false,
-        }))
+        Self::Process(willing(who, tid))
     }
 
     /// This process, which a signal was ending.
@@ -51,6 +55,14 @@ impl Doer {
             "signal": null, "exit_status": status, "oom": false, "kernel_thread": false,
         }))
     }
+}
+
+/// The fields of `actor` of a thread that acts of its own will.
+fn willing(who: Who, tid: u32) -> Value {
+    json!({
+        "pid": who.pid, "tid": tid, "comm": who.comm, "exiting": false,
+        "signal": null, "exit_status": null, "oom": false, "kernel_thread": false,
+    })
 }
 
 /// A reset that must be shown.
@@ -156,6 +168,9 @@ impl Wanted {
             Some(_) if actor.is_null() => Verdict::Null,
             Some(Doer::KernelThread) => Verdict::of(actor["kernel_thread"] == true),
             Some(Doer::Process(wanted)) => Verdict::of(wanted == actor),
+            Some(Doer::ProcessOrKernelThread(wanted)) => {
+                Verdict::of(wanted == actor || actor["kernel_thread"] == true)
+            }
         }
     }
 }
