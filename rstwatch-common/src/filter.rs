@@ -5,6 +5,13 @@ use crate::plain_data;
 /// Ports that are compared in the kernel, at each end.
 pub const MOST_PORTS: usize = 8;
 
+/// The kernel chooses no port below this one: the range that it takes ports from
+/// (`net.ipv4.ip_local_port_range`) begins where unprivileged ports do at the lowest
+/// (`ipv4_local_port_range`, `net/ipv4/sysctl_net_ipv4.c`, 5.10 to 7.2), which is here unless
+/// `net.ipv4.ip_unprivileged_port_start` and the range were both lowered. In such a namespace a connect
+/// may have no owner under a filter for a lower port.
+pub const LOWEST_CHOSEN_PORT: u16 = 1024;
+
 /// Networks that are compared in the kernel.
 pub const MOST_NETS: usize = 4;
 
@@ -39,6 +46,11 @@ plain_data! {
         pub remotes: u32,
         /// How many of `nets` there are.
         pub nets_len: u32,
+        /// Whether a port that the kernel chooses for a connect may be a local port that is asked for:
+        /// not 0 when none is asked for, or one from [`LOWEST_CHOSEN_PORT`] on.
+        pub any_local: u32,
+        /// The same for a remote port that is asked for.
+        pub any_remote: u32,
         /// Local ports, in host byte order.
         pub local: [u16; MOST_PORTS],
         /// Remote ports, in host byte order.
@@ -46,7 +58,7 @@ plain_data! {
         /// Networks that the address of either end belongs to.
         pub nets: [Net; MOST_NETS],
     }
-    size 180
+    size 188
 }
 
 impl KernelFilter {
@@ -57,6 +69,8 @@ impl KernelFilter {
         locals: 0,
         remotes: 0,
         nets_len: 0,
+        any_local: 1,
+        any_remote: 1,
         local: [0; MOST_PORTS],
         remote: [0; MOST_PORTS],
         nets: [Net {

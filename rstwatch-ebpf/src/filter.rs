@@ -34,6 +34,25 @@ pub fn admits(tuple: &Tuple) -> bool {
     }
 }
 
+/// Whether a connect may become a connection that passes. Its local port is 0 when it is still to be
+/// chosen by the kernel.
+#[inline(always)]
+pub fn may_admit(tuple: &Tuple) -> bool {
+    if tuple.local_port != 0 {
+        return admits(tuple);
+    }
+    let filter = (&raw const FILTER).cast::<KernelFilter>();
+    let remote = tuple.remote_port;
+    // SAFETY: as in `admits`.
+    unsafe {
+        let any_local = read_volatile(&raw const (*filter).any_local) != 0;
+        let any_remote = read_volatile(&raw const (*filter).any_remote) != 0;
+        family(filter, tuple)
+            && (any_local && is_remote(filter, remote) || any_remote && is_local(filter, remote))
+            && nets(filter, tuple)
+    }
+}
+
 /// # Safety
 ///
 /// `filter` must be valid for reads.
@@ -52,15 +71,35 @@ unsafe fn family(filter: *const KernelFilter, tuple: &Tuple) -> bool {
 #[inline(always)]
 unsafe fn ports(filter: *const KernelFilter, local: u16, remote: u16) -> bool {
     // SAFETY: the caller's promise.
+    unsafe { is_local(filter, local) && is_remote(filter, remote) }
+}
+
+/// # Safety
+///
+/// `filter` must be valid for reads.
+#[inline(always)]
+unsafe fn is_local(filter: *const KernelFilter, port: u16) -> bool {
+    // SAFETY: the caller's promise.
     unsafe {
         one_of(
             &raw const (*filter).locals,
             &raw const (*filter).local,
-            local,
-        ) && one_of(
+            port,
+        )
+    }
+}
+
+/// # Safety
+///
+/// `filter` must be valid for reads.
+#[inline(always)]
+unsafe fn is_remote(filter: *const KernelFilter, port: u16) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        one_of(
             &raw const (*filter).remotes,
             &raw const (*filter).remote,
-            remote,
+            port,
         )
     }
 }

@@ -170,11 +170,20 @@ impl Filter {
         }
         filter.locals = fill(&mut filter.local, self.local_ports.iter().copied());
         filter.remotes = fill(&mut filter.remote, self.remote_ports.iter().copied());
+        filter.any_local = u32::from(may_be_chosen(&filter.local, filter.locals));
+        filter.any_remote = u32::from(may_be_chosen(&filter.remote, filter.remotes));
         filter.nets_len = fill(&mut filter.nets, self.nets.iter().map(net));
         let decides = filter.families != 0 || filter.locals + filter.remotes + filter.nets_len > 0;
         filter.on = u32::from(decides);
         filter
     }
+}
+
+/// Whether a port that the kernel chooses may be one of the first `len` of `ports`; when there are none,
+/// any may be.
+fn may_be_chosen(ports: &[u16], len: u32) -> bool {
+    let ports = &ports[..len as usize];
+    allows(ports, |port| *port >= filter::LOWEST_CHOSEN_PORT)
 }
 
 /// Puts values where they belong when there is room for all of them. Returns how many it put there.
@@ -358,6 +367,31 @@ mod tests {
         let place = Arc::make_mut(event.place.as_mut().expect("a place"));
         place.container = Some(Arc::from("0123456789ab"));
         event
+    }
+
+    #[test]
+    fn a_chosen_port_may_be_one_that_is_asked_for_unless_all_are_lower() {
+        let cases: [(&[u16], u32); 5] = [
+            (&[], 1),
+            (&[443], 0),
+            (&[22, 1023], 0),
+            (&[22, 1024], 1),
+            // More than the kernel side compares: it lets every port pass.
+            (&[1, 2, 3, 4, 5, 6, 7, 8, 9], 1),
+        ];
+        for (ports, any) in cases {
+            let local = Filter {
+                local_ports: ports.to_vec(),
+                ..Filter::default()
+            };
+            let remote = Filter {
+                remote_ports: ports.to_vec(),
+                ..Filter::default()
+            };
+            let (local, remote) = (local.in_kernel(), remote.in_kernel());
+            assert_eq!((local.any_local, local.any_remote), (any, 1), "{ports:?}");
+            assert_eq!((remote.any_local, remote.any_remote), (1, any), "{ports:?}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::{
     state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
 };
 use crate::{
-    history, maps,
+    filter, history, maps,
     memory::{KernelPtr, Memory},
     socket, task,
 };
@@ -58,6 +58,20 @@ fn opened<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, via: u8) {
     if !unsafe { socket::is_tcp::<M>(sock) } {
         return;
     }
+    if via == VIA_CONNECT && filter::is_on() {
+        let mut tuple = Tuple::EMPTY;
+        // SAFETY: the hook's socket is full and not null; `tuple` is ours.
+        unsafe {
+            let tcp = M::tcp_sock(sock);
+            if !tcp.is_null() {
+                socket::fill_tuple::<M>(&raw mut tuple, sock, tcp);
+                if !filter::may_admit(&tuple) {
+                    forget_if_known(sock);
+                    return;
+                }
+            }
+        }
+    }
     let mut entry = SocketEntry::EMPTY;
     // SAFETY: `entry` is ours; the helper takes no argument.
     unsafe {
@@ -67,6 +81,14 @@ fn opened<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, via: u8) {
     entry.via = via;
     // Whatever an earlier socket at this address left is replaced.
     maps::remember(ctx, sock as u64, &entry);
+}
+
+/// Forgets a socket whose resets nobody wants to hear of.
+#[inline(always)]
+fn forget_if_known(sock: KernelPtr) {
+    if maps::socket(sock as u64).is_some() {
+        maps::forget(sock as u64);
+    }
 }
 
 /// `close()` or `shutdown()`: only they lead to FIN_WAIT1 and LAST_ACK (`tcp_close_state`). What is
@@ -88,6 +110,15 @@ fn closed<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
     };
     if tcp.is_null() {
         return;
+    }
+    if filter::is_on() {
+        let mut tuple = Tuple::EMPTY;
+        // SAFETY: the hook's socket is full and not null; `tuple` is ours.
+        unsafe { socket::fill_tuple::<M>(&raw mut tuple, sock, tcp) };
+        if !filter::admits(&tuple) {
+            forget_if_known(sock);
+            return;
+        }
     }
     if let Some(entry) = maps::socket(sock as u64) {
         // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.

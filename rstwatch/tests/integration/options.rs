@@ -73,6 +73,24 @@ fn by_remote_port() {
     check(Family::Ipv6, &["-D", "10"], NONE);
 }
 
+/// What a filter by port keeps out of the kernel's memory is never what it lets through: each end still
+/// knows who connects.
+#[test]
+fn by_port_with_the_owner() {
+    let _calm = calm();
+    for (option, whose) in [("-D", "/owner/comm"), ("-L", "/peer/owner/comm")] {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let mut stage = stage("closed-port", family);
+            let mut tracer = Tracer::json(&stage, &[option, "9"]);
+            run(&mut stage, CONNECT);
+            tracer.await_lines(1);
+            let (events, _) = tracer.stop(Signal::SIGINT).json();
+            let comms: Vec<_> = events.iter().map(|event| event.pointer(whose)).collect();
+            assert_eq!(comms, [Some(&"client".into())], "{option} {family:?}");
+        }
+    }
+}
+
 #[test]
 fn by_family() {
     check(Family::Ipv4, &["-4"], BOTH);
