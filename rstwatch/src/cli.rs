@@ -251,6 +251,10 @@ pub struct FilterArgs {
 
 /// The arguments of `trace`, as they were written.
 #[derive(Args, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "options, each of which is given or not"
+)]
 pub struct TraceArgs {
     #[command(flatten)]
     filter: FilterArgs,
@@ -302,6 +306,10 @@ pub struct TraceArgs {
 
     #[command(flatten)]
     running: RunningArgs,
+
+    /// Log what the BPF programs report of their own errors
+    #[arg(long, help_heading = "Running it")]
+    bpf_log: bool,
 }
 
 /// How to run, as it was written.
@@ -330,10 +338,6 @@ pub struct RunningArgs {
     /// tracepoints (and fentry) work
     #[arg(long, help_heading = "Running it")]
     raw_tracepoints: bool,
-
-    /// Log what the BPF programs report of their own errors
-    #[arg(long, help_heading = "Running it")]
-    bpf_log: bool,
 
     /// Say on standard error what rstwatch does
     #[arg(short, long, help_heading = "Running it")]
@@ -483,7 +487,7 @@ impl TraceArgs {
             max_rate,
             ready_file: self.running.ready_file,
             raw_tracepoints: self.running.raw_tracepoints,
-            bpf_log: self.running.bpf_log,
+            bpf_log: self.bpf_log,
             ring_size: ring_size(self.running.ring_size, environment.page_size)?,
             history: self.running.history.next_power_of_two(),
             verbose: self.running.verbose,
@@ -660,6 +664,15 @@ mod tests {
         let error = try_options(args).expect_err("an error");
         assert_eq!(error.exit_code(), i32::from(EXIT_USAGE));
         error.to_string()
+    }
+
+    #[test]
+    fn a_screen_takes_no_option_that_it_has_no_place_for() {
+        for option in ["--bpf-log", "--interval=1s", "--count=1", "--json"] {
+            let error = Cli::try_parse_from(["rstwatch", "top", option]).expect_err(option);
+            assert_eq!(error.exit_code(), i32::from(EXIT_USAGE));
+        }
+        assert!(Cli::try_parse_from(["rstwatch", "top", "--history", "5000"]).is_ok());
     }
 
     fn table(options: TableOptions) -> Output {

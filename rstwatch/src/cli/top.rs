@@ -80,9 +80,10 @@ impl TopArgs {
                 max_rate: None,
                 ready_file: self.running.ready_file,
                 raw_tracepoints: self.running.raw_tracepoints,
-                bpf_log: self.running.bpf_log,
+                // There is no place on the screen to read it.
+                bpf_log: false,
                 ring_size: ring_size(self.running.ring_size, environment.page_size)?,
-                history: self.running.history,
+                history: self.running.history.next_power_of_two(),
                 verbose: self.running.verbose,
             },
         })
