@@ -7,7 +7,7 @@ pub const MOST_PORTS: usize = 8;
 
 /// The kernel chooses no port below this one: the range that it takes ports from
 /// (`net.ipv4.ip_local_port_range`) begins where unprivileged ports do at the lowest
-/// (`ipv4_local_port_range`, `net/ipv4/sysctl_net_ipv4.c`, 5.10 to 7.2), which is here unless
+/// (`ipv4_local_port_range`, `net/ipv4/sysctl_net_ipv4.c`; tried on 5.10 and 6.18), which is here unless
 /// `net.ipv4.ip_unprivileged_port_start` and the range were both lowered. In such a namespace a connect
 /// may have no owner under a filter for a lower port.
 pub const LOWEST_CHOSEN_PORT: u16 = 1024;

@@ -222,9 +222,9 @@ fn direct_accepted(scene: &Scene, rep: usize) -> Take {
 }
 
 /// Who closes what a process's ring lets go of: once the process itself, and a worker of the kernel
-/// where the ring leaves that to a work queue (`io_rsrc_put_work`, seen in 6.1 and not in 6.12).
+/// where the ring leaves that to a work queue (`io_rsrc_put_work`, seen in 6.1 and not in 6.18).
 fn ring_of(who: Who) -> Doer {
-    if is_since(6, 12) {
+    if is_since(6, 18) {
         Doer::process(who)
     } else {
         Doer::process_or_kernel_thread(who)
