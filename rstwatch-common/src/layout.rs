@@ -121,13 +121,18 @@ layout! {
     net_inum: "net"."ns.inum", 4;
     socket_inode: "socket_alloc"."vfs_inode", 0;
     i_ino: "inode"."i_ino", 8;
+    task_pid: "task_struct"."pid", 4;
+    task_tgid: "task_struct"."tgid", 4;
     task_flags: "task_struct"."flags", 4;
     task_exit_code: "task_struct"."exit_code", 4;
     task_group_leader: "task_struct"."group_leader", 8;
     task_start_boottime: "task_struct"."start_boottime", 8;
     task_comm: "task_struct"."comm", 16;
+    task_real_cred: "task_struct"."real_cred", 8;
     task_signal: "task_struct"."signal", 8 optional;
     signal_oom_mm: "signal_struct"."oom_mm", 8 optional;
+    cred_user: "cred"."user", 8;
+    user_uid: "user_struct"."uid.val", 4;
     sk_cgroup: "sock"."sk_cgrp_data.cgroup", 8 optional;
     cgroup_kn: "cgroup"."kn", 8 optional;
     kn_id: "kernfs_node"."id", 8 optional;

@@ -9,6 +9,7 @@
 
 use core::{
     arch::asm,
+    mem::offset_of,
     ptr::{read_volatile, write_volatile},
 };
 
@@ -19,10 +20,13 @@ use rstwatch_common::{
     stats::Stat,
 };
 
-use crate::{globals, maps};
+use crate::{globals, maps, memory::KernelPtr};
 
-/// Records of a chain that are looked at. A chain has one on average.
-const STEPS: u32 = 8;
+/// Records of a chain that are looked at. A chain has four on average when the history is full.
+const STEPS: u32 = 16;
+
+/// Words of a [`Tuple`] before its namespace: addresses and ports.
+const ENDS: usize = offset_of!(Tuple, netns) / 4;
 
 /// A CPU's ring.
 #[repr(C, align(64))]
@@ -39,11 +43,13 @@ type Link = u64;
 /// A closed connection.
 #[repr(C)]
 struct Past {
-    tuple: Tuple,
+    /// The connection's addresses and ports, as in [`Tuple`].
+    ends: [u32; ENDS],
     /// The record's number. 0: none here yet, or it is being written.
     number: u32,
-    /// Zero.
-    pad: u32,
+    /// Address of the network namespace, an identity and nothing more. Not its inode, which shares a
+    /// cache line with the count of its references: each new socket of any CPU writes to that.
+    net: u64,
     /// The next one in the chain, an older one.
     older: Link,
     entry: SocketEntry,
@@ -57,7 +63,9 @@ static RINGS: Array<Ring> = Array::with_max_entries(1, 0);
 #[map]
 static HISTORY: Array<Past> = Array::with_max_entries(1, 0);
 
-/// The first record of each chain. As many as there are records.
+/// The first record of each chain. Fewer than there are records: each close looks at one, and a
+/// table that stays in the cache is worth more than short chains, which only a segment without a
+/// socket goes along.
 #[map]
 static CHAINS: Array<Link> = Array::with_max_entries(1, 0);
 
@@ -65,7 +73,12 @@ static CHAINS: Array<Link> = Array::with_max_entries(1, 0);
 ///
 /// Two CPUs that put a record into the same chain in the same nanoseconds may lose one of them.
 #[inline(always)]
-pub fn remember<C: EbpfContext>(ctx: &C, tuple: &Tuple, entry: *const SocketEntry) -> bool {
+pub fn remember<C: EbpfContext>(
+    ctx: &C,
+    tuple: &Tuple,
+    net: KernelPtr,
+    entry: *const SocketEntry,
+) -> bool {
     // SAFETY: the helper takes no argument.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let (Some(ring), Some(chain)) = (RINGS.get_ptr_mut(cpu), chain(tuple)) else {
@@ -88,7 +101,11 @@ pub fn remember<C: EbpfContext>(ctx: &C, tuple: &Tuple, entry: *const SocketEntr
         };
         write_volatile(&raw mut (*past).number, 0);
         barrier(ring);
-        (*past).tuple = *tuple;
+        let words: *const u32 = (&raw const *tuple).cast();
+        for at in 0..ENDS {
+            (*past).ends[at] = *words.add(at);
+        }
+        (*past).net = net as u64;
         (*past).older = *chain;
         (*past).entry = *entry;
         barrier(ring);
@@ -100,6 +117,12 @@ pub fn remember<C: EbpfContext>(ctx: &C, tuple: &Tuple, entry: *const SocketEntr
     true
 }
 
+/// The same for those who seldom do it, and whose stack has no room for it.
+#[inline(never)]
+pub fn remember_anew<C: EbpfContext>(ctx: &C, tuple: &Tuple, net: KernelPtr, entry: &SocketEntry) {
+    remember(ctx, tuple, net, &raw const *entry);
+}
+
 /// Copies what is known of a connection. Returns whether anything is.
 ///
 /// # Safety
@@ -108,7 +131,7 @@ pub fn remember<C: EbpfContext>(ctx: &C, tuple: &Tuple, entry: *const SocketEntr
 ///
 /// A function of its own: old verifiers go through the loop anew on every path that leads here.
 #[inline(never)]
-pub unsafe fn recall(tuple: &Tuple, to: *mut SocketEntry) -> bool {
+pub unsafe fn recall(tuple: &Tuple, net: KernelPtr, to: *mut SocketEntry) -> bool {
     let Some(chain) = chain(tuple) else {
         return false;
     };
@@ -128,7 +151,9 @@ pub unsafe fn recall(tuple: &Tuple, to: *mut SocketEntry) -> bool {
                 return false;
             };
             barrier(ring);
-            if same(&raw const (*past).tuple, tuple) {
+            if read_volatile(&raw const (*past).net) == net as u64
+                && same(&raw const (*past).ends, tuple)
+            {
                 *to = (*past).entry;
                 barrier(ring);
                 return read_volatile(&raw const (*past).number) == number;
@@ -152,9 +177,12 @@ fn record(cpu: u32, number: u32) -> Option<*mut Past> {
 fn chain(tuple: &Tuple) -> Option<*mut Link> {
     let words: *const u32 = (&raw const *tuple).cast();
     let mut hash = 0_u64;
-    for at in (0..size_of::<Tuple>() / 4).step_by(2) {
-        // SAFETY: a `Tuple` is that many words, aligned to 4 bytes, all of them initialised.
-        let (low, high) = unsafe { (*words.add(at), *words.add(at + 1)) };
+    for at in (0..ENDS).step_by(2) {
+        // SAFETY: a `Tuple` has at least that many words, aligned to 4 bytes, all of them initialised.
+        let (low, high) = unsafe {
+            let high = if at + 1 < ENDS { *words.add(at + 1) } else { 0 };
+            (*words.add(at), high)
+        };
         hash ^= u64::from(low) | u64::from(high) << 32;
         hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash ^= hash >> 29;
@@ -162,16 +190,16 @@ fn chain(tuple: &Tuple) -> Option<*mut Link> {
     CHAINS.get_ptr_mut((hash >> 32) as u32 & globals::history_chains_mask())
 }
 
-/// Whether it is the same connection.
+/// Whether it has the same ends.
 ///
 /// # Safety
 ///
 /// `known` must be valid for reads.
 #[inline(always)]
-unsafe fn same(known: *const Tuple, tuple: &Tuple) -> bool {
+unsafe fn same(known: *const [u32; ENDS], tuple: &Tuple) -> bool {
     let (known, tuple): (*const u32, *const u32) = (known.cast(), (&raw const *tuple).cast());
     let mut differences = 0;
-    for at in 0..size_of::<Tuple>() / 4 {
+    for at in 0..ENDS {
         // SAFETY: the caller's promise; as in `chain`.
         differences |= unsafe { *known.add(at) ^ *tuple.add(at) };
     }

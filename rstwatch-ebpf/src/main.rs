@@ -56,6 +56,7 @@ use crate::memory::{Direct, Probe};
 
 /// `tcp_send_reset(sk, skb[, reason])`: this host sends a RST.
 #[btf_tracepoint(function = "tcp_send_reset")]
+#[inline(always)]
 pub fn btf_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
     // The verifier rejects a third argument where the tracepoint has two; it prunes the read when
     // the read-only global says so.
@@ -66,6 +67,7 @@ pub fn btf_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
 
 /// `tcp_receive_reset(sk)`: a RST arrived, or data for a closed receiving side.
 #[btf_tracepoint(function = "tcp_receive_reset")]
+#[inline(always)]
 pub fn btf_tcp_receive_reset(ctx: BtfTracePointContext) -> u32 {
     hook::receive_reset::<Direct, _>(&ctx, ctx.arg(0));
     0
@@ -73,6 +75,7 @@ pub fn btf_tcp_receive_reset(ctx: BtfTracePointContext) -> u32 {
 
 /// `inet_sock_set_state(sk, old, new)`: a socket changes its state.
 #[btf_tracepoint(function = "inet_sock_set_state")]
+#[inline(always)]
 pub fn btf_inet_sock_set_state(ctx: BtfTracePointContext) -> u32 {
     hook::set_state::<Direct, _>(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
@@ -80,6 +83,7 @@ pub fn btf_inet_sock_set_state(ctx: BtfTracePointContext) -> u32 {
 
 /// `tcp_destroy_sock(sk)`: a socket goes.
 #[btf_tracepoint(function = "tcp_destroy_sock")]
+#[inline(always)]
 pub fn btf_tcp_destroy_sock(ctx: BtfTracePointContext) -> u32 {
     hook::destroy_sock::<Direct, _>(&ctx, ctx.arg(0));
     0
@@ -87,6 +91,7 @@ pub fn btf_tcp_destroy_sock(ctx: BtfTracePointContext) -> u32 {
 
 /// As [`btf_tcp_send_reset`].
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
+#[inline(always)]
 pub fn raw_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
     let reason = globals::has_reason().then(|| ctx.arg::<u32>(2));
     hook::send_reset::<Probe, _>(&ctx, ctx.arg(0), ctx.arg(1), reason);
@@ -95,6 +100,7 @@ pub fn raw_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
 
 /// As [`btf_tcp_receive_reset`].
 #[raw_tracepoint(tracepoint = "tcp_receive_reset")]
+#[inline(always)]
 pub fn raw_tcp_receive_reset(ctx: RawTracePointContext) -> u32 {
     hook::receive_reset::<Probe, _>(&ctx, ctx.arg(0));
     0
@@ -102,6 +108,7 @@ pub fn raw_tcp_receive_reset(ctx: RawTracePointContext) -> u32 {
 
 /// As [`btf_inet_sock_set_state`].
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+#[inline(always)]
 pub fn raw_inet_sock_set_state(ctx: RawTracePointContext) -> u32 {
     hook::set_state::<Probe, _>(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
@@ -109,6 +116,7 @@ pub fn raw_inet_sock_set_state(ctx: RawTracePointContext) -> u32 {
 
 /// As [`btf_tcp_destroy_sock`].
 #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
+#[inline(always)]
 pub fn raw_tcp_destroy_sock(ctx: RawTracePointContext) -> u32 {
     hook::destroy_sock::<Probe, _>(&ctx, ctx.arg(0));
     0
@@ -116,6 +124,7 @@ pub fn raw_tcp_destroy_sock(ctx: RawTracePointContext) -> u32 {
 
 /// `tcp_v4_send_reset(sk, skb)`: an IPv4 segment may be answered with a RST.
 #[fentry(function = "tcp_v4_send_reset")]
+#[inline(always)]
 pub fn fentry_tcp_v4_send_reset(ctx: FEntryContext) -> u32 {
     hook::old_send_reset::<Direct, _, { hook::IPV4 }>(&ctx, ctx.arg(0), ctx.arg(1));
     0
@@ -123,6 +132,7 @@ pub fn fentry_tcp_v4_send_reset(ctx: FEntryContext) -> u32 {
 
 /// `tcp_v6_send_reset(sk, skb)`: an IPv6 segment may be answered with a RST.
 #[fentry(function = "tcp_v6_send_reset")]
+#[inline(always)]
 pub fn fentry_tcp_v6_send_reset(ctx: FEntryContext) -> u32 {
     hook::old_send_reset::<Direct, _, { hook::IPV6 }>(&ctx, ctx.arg(0), ctx.arg(1));
     0
@@ -130,6 +140,7 @@ pub fn fentry_tcp_v6_send_reset(ctx: FEntryContext) -> u32 {
 
 /// As [`fentry_tcp_v4_send_reset`].
 #[kprobe(function = "tcp_v4_send_reset")]
+#[inline(always)]
 pub fn kprobe_tcp_v4_send_reset(ctx: ProbeContext) -> u32 {
     if let (Some(sock), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
         hook::old_send_reset::<Probe, _, { hook::IPV4 }>(&ctx, sock, skb);
@@ -139,6 +150,7 @@ pub fn kprobe_tcp_v4_send_reset(ctx: ProbeContext) -> u32 {
 
 /// As [`fentry_tcp_v6_send_reset`].
 #[kprobe(function = "tcp_v6_send_reset")]
+#[inline(always)]
 pub fn kprobe_tcp_v6_send_reset(ctx: ProbeContext) -> u32 {
     if let (Some(sock), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
         hook::old_send_reset::<Probe, _, { hook::IPV6 }>(&ctx, sock, skb);

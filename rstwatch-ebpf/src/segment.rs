@@ -1,5 +1,7 @@
 //! Reading the segment that draws a reset.
 
+use core::ptr::null;
+
 use aya_ebpf::helpers::bpf_probe_read_kernel_buf;
 use rstwatch_common::{
     entry::Tuple,
@@ -210,15 +212,15 @@ unsafe fn clear_tuple(tuple: *mut Tuple) {
     }
 }
 
-/// The inode of the network namespace that `skb` arrived in; 0 when it cannot be read.
+/// The network namespace that `skb` arrived in, and its inode; null and 0 when it cannot be read.
 ///
 /// # Safety
 ///
 /// `skb` must be a non-null `sk_buff` argument of the hook.
 #[inline(always)]
-pub unsafe fn netns<M: Memory>(skb: KernelPtr) -> u32 {
+pub unsafe fn net<M: Memory>(skb: KernelPtr) -> (KernelPtr, u32) {
     if !present(offset_of_field!(nd_net)) {
-        return 0;
+        return (null(), 0);
     }
     // SAFETY: the caller's promise; each pointer comes from the field before it.
     unsafe {
@@ -227,16 +229,16 @@ pub unsafe fn netns<M: Memory>(skb: KernelPtr) -> u32 {
         let dev = M::read::<u64>(skb, offset_of_field!(skb_dev)) as KernelPtr;
         if !dev.is_null() {
             let net = M::read::<u64>(dev, offset_of_field!(nd_net)) as KernelPtr;
-            return M::read(net, offset_of_field!(net_inum));
+            return (net, M::read(net, offset_of_field!(net_inum)));
         }
         // The lowest bit says whether a reference is held (`SKB_DST_NOREF`).
         let dst = (M::read::<u64>(skb, offset_of_field!(skb_refdst)) & !1) as KernelPtr;
         if dst.is_null() {
-            return 0;
+            return (null(), 0);
         }
         let dev = probe::<u64>(dst, offset_of_field!(dst_dev)) as KernelPtr;
         let net = probe::<u64>(dev, offset_of_field!(nd_net)) as KernelPtr;
-        probe(net, offset_of_field!(net_inum))
+        (net, probe(net, offset_of_field!(net_inum)))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Reading a socket: its connection, its namespace and the fields that serve as evidence.
 
+use core::ptr::null;
+
 use aya_ebpf::helpers::bpf_jiffies64;
 use rstwatch_common::{
     entry::Tuple,
@@ -45,39 +47,82 @@ pub unsafe fn state<M: Memory>(sock: KernelPtr) -> u8 {
     unsafe { M::read(sock, offset_of_field!(skc_state)) }
 }
 
-/// The inode of the socket's network namespace; 0 on a kernel without any.
+/// The socket's network namespace; null on a kernel without any.
 ///
 /// # Safety
 ///
 /// `sock` must be a non-null socket argument of the hook, full or not.
 #[inline(always)]
-pub unsafe fn netns<M: Memory>(sock: KernelPtr) -> u32 {
+pub unsafe fn net<M: Memory>(sock: KernelPtr) -> KernelPtr {
     if !present(offset_of_field!(skc_net)) {
-        return 0;
+        return null();
     }
-    // SAFETY: the caller's promise; the second pointer comes from the first.
-    unsafe {
-        let net = M::read::<u64>(sock, offset_of_field!(skc_net)) as KernelPtr;
-        if net.is_null() {
-            return 0;
-        }
-        M::read(net, offset_of_field!(net_inum))
-    }
+    // SAFETY: the caller's promise.
+    (unsafe { M::read::<u64>(sock, offset_of_field!(skc_net)) }) as KernelPtr
 }
 
-/// The socket's connection. The ports are right after the change to CLOSE too, when `skc_num` is
-/// already 0 (`inet_put_port`), but the remote one is 0 after `tcp_disconnect`.
+/// The inode of a network namespace; 0 for null.
 ///
 /// # Safety
 ///
-/// `tuple` must be valid for writes, `sock` be a non-null full socket argument of the hook and
-/// `tcp` its `tcp_sock`.
+/// `net` must be null or have been read as one through `M`.
+#[inline(always)]
+pub unsafe fn inum<M: Memory>(net: KernelPtr) -> u32 {
+    if net.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { M::read(net, offset_of_field!(net_inum)) }
+}
+
+/// The socket's connection, its namespace included.
+///
+/// # Safety
+///
+/// As [`fill_ends`]; `tcp` must be the socket's `tcp_sock`.
 #[inline(always)]
 pub unsafe fn fill_tuple<M: Memory>(tuple: *mut Tuple, sock: KernelPtr, tcp: KernelPtr) {
     // SAFETY: the caller's promise.
     unsafe {
-        (*tuple).netns = netns::<M>(sock);
-        (*tuple).local_port = u16::from_be(M::read(tcp, offset_of_field!(inet_sport)));
+        (*tuple).netns = inum::<M>(net::<M>(sock));
+        fill_ends::<M>(tuple, sock, local_port::<M>(tcp));
+    }
+}
+
+/// The socket's own port, in host byte order. It is right after the change to CLOSE too, when
+/// `skc_num` is already 0 (`inet_put_port`).
+///
+/// # Safety
+///
+/// `tcp` must be the `tcp_sock` of a full socket argument of the hook.
+#[inline(always)]
+pub unsafe fn local_port<M: Memory>(tcp: KernelPtr) -> u16 {
+    // SAFETY: the caller's promise.
+    u16::from_be(unsafe { M::read(tcp, offset_of_field!(inet_sport)) })
+}
+
+/// The same without a call of a helper, of a socket that is not in CLOSE; 0 in CLOSE.
+///
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook.
+#[inline(always)]
+pub unsafe fn open_port<M: Memory>(sock: KernelPtr) -> u16 {
+    // SAFETY: the caller's promise.
+    unsafe { M::read(sock, offset_of_field!(skc_num)) }
+}
+
+/// The socket's connection without its namespace, which stays as it is. The remote port is right after
+/// the change to CLOSE too, but 0 after `tcp_disconnect`.
+///
+/// # Safety
+///
+/// `tuple` must be valid for writes, `sock` be a non-null full socket argument of the hook.
+#[inline(always)]
+pub unsafe fn fill_ends<M: Memory>(tuple: *mut Tuple, sock: KernelPtr, local_port: u16) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*tuple).local_port = local_port;
         (*tuple).remote_port = u16::from_be(M::read(sock, offset_of_field!(skc_dport)));
         if M::read::<u16>(sock, offset_of_field!(skc_family)) == AF_INET {
             set_ipv4(

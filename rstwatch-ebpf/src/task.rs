@@ -1,6 +1,6 @@
 //! Reading the running task. Whether it has anything to do with a reset is not decided here.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use rstwatch_common::{
     COMM_LEN,
     entry::{PF_EXITING, TASK_OOM, Task},
@@ -34,14 +34,20 @@ pub unsafe fn fill_current<M: Memory>(task: *mut Task) {
 /// `task` must be valid for writes, `current` be the running task as `M` reads it.
 #[inline(always)]
 unsafe fn fill<M: Memory>(task: *mut Task, current: KernelPtr) {
-    let ids = bpf_get_current_pid_tgid();
     // SAFETY: the caller's promise; the offsets are those of `task_struct`.
     unsafe {
         let leader: u64 = M::read(current, offset_of_field!(task_group_leader));
         let leader = leader as KernelPtr;
-        (*task).pid = (ids >> 32) as u32;
-        (*task).tid = ids as u32;
-        (*task).uid = bpf_get_current_uid_gid() as u32;
+        // One call of a helper is less than two, but more than two loads.
+        if M::DIRECT {
+            (*task).pid = M::read(current, offset_of_field!(task_tgid));
+            (*task).tid = M::read(current, offset_of_field!(task_pid));
+        } else {
+            let ids = bpf_get_current_pid_tgid();
+            (*task).pid = (ids >> 32) as u32;
+            (*task).tid = ids as u32;
+        }
+        (*task).uid = uid::<M>(current);
         (*task).flags = M::read(current, offset_of_field!(task_flags));
         (*task).exit_code = M::read(current, offset_of_field!(task_exit_code));
         (*task).marks = marks::<M>(current, (*task).flags);
@@ -50,6 +56,31 @@ unsafe fn fill<M: Memory>(task: *mut Task, current: KernelPtr) {
         let halves = (&raw mut (*task).comm).cast::<[u64; COMM_LEN / 8]>();
         (*halves)[0] = M::read(leader, comm);
         (*halves)[1] = M::read(leader, comm + 8);
+    }
+}
+
+/// The real user id, in the initial user namespace. It is read from what is kept for the user, and not
+/// from the credentials, which name it beside the count of their references: each file that a
+/// process opens on any CPU writes to that cache line. Both change together (`set_user`, in
+/// `kernel/sys.c`, 5.10 to 7.2).
+///
+/// # Safety
+///
+/// `current` must be the running task as `M` reads it.
+#[inline(always)]
+unsafe fn uid<M: Memory>(current: KernelPtr) -> u32 {
+    // SAFETY: the caller's promise; each pointer comes from the field before it. A task has
+    // credentials, and they a user: newer verifiers want to see it.
+    unsafe {
+        let cred = M::read::<u64>(current, offset_of_field!(task_real_cred)) as KernelPtr;
+        if cred.is_null() {
+            return 0;
+        }
+        let user = M::read::<u64>(cred, offset_of_field!(cred_user)) as KernelPtr;
+        if user.is_null() {
+            return 0;
+        }
+        M::read(user, offset_of_field!(user_uid))
     }
 }
 

@@ -79,7 +79,7 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
         unsafe { met.note(entry) };
         entry
     } else {
-        met.note_unseen(ctx, sock as u64, &tuple, &mut unseen);
+        met.note_unseen::<M, C>(ctx, sock, &tuple, &mut unseen);
         &raw const unseen
     };
     if !passes {
@@ -88,7 +88,7 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     let Some(mut slot) = maps::EVENTS.reserve::<SocketReset>(0) else {
         lost(ctx, Stat::LostReset);
         if maybe_data {
-            note_untold(ctx, sock as u64, &tuple, &mut unseen);
+            note_untold::<M, C>(ctx, sock, &tuple, &mut unseen);
         }
         return;
     };
@@ -156,16 +156,23 @@ unsafe fn fill_reset(reset: *mut Reset, kind: u16, sock: KernelPtr, tuple: &Tupl
 /// Notes, of a reset that may be none, that user space has not heard of it. `past` is room for what the
 /// history knows: the stack has none for another entry.
 #[inline(never)]
-fn note_untold<C: EbpfContext>(ctx: &C, sock: u64, tuple: &Tuple, past: &mut SocketEntry) {
-    if let Some(entry) = maps::socket(sock) {
+fn note_untold<M: Memory, C: EbpfContext>(
+    ctx: &C,
+    sock: KernelPtr,
+    tuple: &Tuple,
+    past: &mut SocketEntry,
+) {
+    if let Some(entry) = maps::socket(sock as u64) {
         // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
         unsafe { (*entry).marks |= MARK_UNTOLD };
         return;
     }
-    // SAFETY: `past` is the caller's own.
-    if unsafe { history::recall(tuple, &raw mut *past) } {
-        past.marks |= MARK_UNTOLD;
-        history::remember(ctx, tuple, &raw const *past);
+    // SAFETY: the hook's socket is not null; `past` is the caller's own.
+    unsafe {
+        if history::recall(tuple, socket::net::<M>(sock), &raw mut *past) {
+            past.marks |= MARK_UNTOLD;
+            history::remember_anew(ctx, tuple, socket::net::<M>(sock), past);
+        }
     }
 }
 
@@ -201,26 +208,28 @@ impl Met {
     /// others get an entry if anything is still to come. `entry`, which is empty, becomes what is
     /// known then.
     #[inline(always)]
-    fn note_unseen<C: EbpfContext>(
+    fn note_unseen<M: Memory, C: EbpfContext>(
         &self,
         ctx: &C,
-        sock: u64,
+        sock: KernelPtr,
         tuple: &Tuple,
         entry: &mut SocketEntry,
     ) {
         let known = &raw mut *entry;
-        // SAFETY: `entry` is the caller's own.
-        if is_closing(self.state) && unsafe { history::recall(tuple, known) } {
-            entry.marks |= self.marks;
-            entry.prev_state = self.state;
-            history::remember(ctx, tuple, entry);
-            return;
+        // SAFETY: the hook's socket is not null; `entry` is the caller's own.
+        unsafe {
+            if is_closing(self.state) && history::recall(tuple, socket::net::<M>(sock), known) {
+                entry.marks |= self.marks;
+                entry.prev_state = self.state;
+                history::remember_anew(ctx, tuple, socket::net::<M>(sock), entry);
+                return;
+            }
         }
         *entry = SocketEntry::EMPTY;
         if self.awaits_close || self.marks & MARK_MAYBE_DATA != 0 {
             // SAFETY: as above.
             unsafe { self.note(known) };
-            maps::remember(ctx, sock, entry);
+            maps::remember(ctx, sock as u64, entry);
         }
     }
 }

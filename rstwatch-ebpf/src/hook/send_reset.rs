@@ -110,14 +110,16 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
         let reset = &raw mut (*record).reset;
         fill_reset::<M>(reset, sock as u64, skb, reason, state);
         tally::sent(reason, state, BY_SEGMENT, (*reset).tuple.local_port);
-        (*reset).tuple.netns = if state == TIME_WAIT {
+        let (net, inum) = if state == TIME_WAIT {
             // With the helper: the verifier takes the socket for a full one, and 6.1 and 6.6 have a
             // pointer at that offset of a full one.
             (*reset).substate = read_if_present::<Probe, u8>(sock, offset_of_field!(tw_substate));
-            socket::netns::<M>(sock)
+            let net = socket::net::<M>(sock);
+            (net, socket::inum::<M>(net))
         } else {
-            segment::netns::<M>(skb)
+            segment::net::<M>(skb)
         };
+        (*reset).tuple.netns = inum;
         (*reset).header.kind = KIND_SEGMENT_RESET;
         // The common case, a connect to a closed port, has no past.
         if (*reset).tcp_flags & (SYN | ACK) == SYN {
@@ -125,7 +127,7 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
             return;
         }
         *tuple = (*reset).tuple;
-        if !history::recall(tuple, known) {
+        if !history::recall(tuple, net, known) {
             slot.submit(NO_WAKEUP);
             return;
         }
@@ -228,7 +230,7 @@ fn answer<M: Memory, C: EbpfContext>(
         if state == LISTEN && !is_full && (*reset).tcp_flags & (SYN | ACK) != SYN {
             *tuple = (*reset).tuple;
             let past = &raw mut (*record).entry;
-            if history::recall(tuple, past) && submit_late(reset, past) {
+            if history::recall(tuple, socket::net::<M>(sock), past) && submit_late(reset, past) {
                 slot.discard(NO_WAKEUP);
                 return;
             }
@@ -387,7 +389,9 @@ unsafe fn note<M: Memory, C: EbpfContext>(
             return;
         }
         // A reset orphan is in CLOSE, and may be destroyed, before its RST goes out.
-        if (is_closing(state) || state == CLOSE) && history::recall(&*tuple, copy) {
+        if (is_closing(state) || state == CLOSE)
+            && history::recall(&*tuple, socket::net::<M>(sock), copy)
+        {
             return;
         }
         *copy = SocketEntry::EMPTY;

@@ -61,15 +61,10 @@ fn opened<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, via: u8) {
     if via == VIA_CONNECT && filter::is_on() {
         let mut tuple = Tuple::EMPTY;
         // SAFETY: the hook's socket is full and not null; `tuple` is ours.
-        unsafe {
-            let tcp = M::tcp_sock(sock);
-            if !tcp.is_null() {
-                socket::fill_tuple::<M>(&raw mut tuple, sock, tcp);
-                if !filter::may_admit(&tuple) {
-                    forget_if_known(sock);
-                    return;
-                }
-            }
+        unsafe { socket::fill_ends::<M>(&raw mut tuple, sock, socket::open_port::<M>(sock)) };
+        if !filter::may_admit(&tuple) {
+            forget_if_known(sock);
+            return;
         }
     }
     let mut entry = SocketEntry::EMPTY;
@@ -98,23 +93,20 @@ fn forget_if_known(sock: KernelPtr) {
 #[inline(always)]
 fn closed<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
     // SAFETY: the hook's socket is full and not null.
-    let (tcp, done) = unsafe {
+    let (port, done) = unsafe {
         if !socket::is_tcp::<M>(sock) {
             return;
         }
         // `close()` and `shutdown(SHUT_RDWR)` set both halves before they change the state.
         (
-            M::tcp_sock(sock),
+            socket::open_port::<M>(sock),
             socket::shutdown::<M>(sock) == socket::SHUTDOWN_MASK,
         )
     };
-    if tcp.is_null() {
-        return;
-    }
     if filter::is_on() {
         let mut tuple = Tuple::EMPTY;
         // SAFETY: the hook's socket is full and not null; `tuple` is ours.
-        unsafe { socket::fill_tuple::<M>(&raw mut tuple, sock, tcp) };
+        unsafe { socket::fill_ends::<M>(&raw mut tuple, sock, port) };
         if !filter::admits(&tuple) {
             forget_if_known(sock);
             return;
@@ -124,7 +116,7 @@ fn closed<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
         // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
         unsafe {
             set_closer::<M>(entry, old);
-            if done && remember_now::<M, C>(ctx, sock, tcp, entry) {
+            if done && remember_now::<M, C>(ctx, sock, port, entry) {
                 maps::forget(sock as u64);
             }
         }
@@ -133,7 +125,7 @@ fn closed<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
         // SAFETY: `entry` is ours.
         let remembered = unsafe {
             set_closer::<M>(&raw mut entry, old);
-            done && remember_now::<M, C>(ctx, sock, tcp, &raw const entry)
+            done && remember_now::<M, C>(ctx, sock, port, &raw const entry)
         };
         if !remembered {
             maps::remember(ctx, sock as u64, &entry);
@@ -180,7 +172,7 @@ fn aborted<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
                 (*entry).marks |= MARK_ABORTED;
             }
             if closing || timed_out {
-                remember_now::<M, C>(ctx, sock, tcp, entry);
+                remember_now::<M, C>(ctx, sock, socket::local_port::<M>(tcp), entry);
             }
         }
     } else {
@@ -193,7 +185,8 @@ fn aborted<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
                 entry.marks |= MARK_ABORTED;
             }
             if closing || timed_out {
-                remember_now::<M, C>(ctx, sock, tcp, &raw const entry);
+                let port = socket::local_port::<M>(tcp);
+                remember_now::<M, C>(ctx, sock, port, &raw const entry);
             }
         }
         maps::remember(ctx, sock as u64, &entry);
@@ -227,10 +220,11 @@ fn ended_badly<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8, err
         if tcp.is_null() {
             return;
         }
-        socket::fill_tuple::<M>(&raw mut tuple, sock, tcp);
-        if history::recall(&tuple, &raw mut past) {
+        let net = socket::net::<M>(sock);
+        socket::fill_ends::<M>(&raw mut tuple, sock, socket::local_port::<M>(tcp));
+        if history::recall(&tuple, net, &raw mut past) {
             note_end(&raw mut past, old, error);
-            history::remember(ctx, &tuple, &raw const past);
+            history::remember_anew(ctx, &tuple, net, &past);
         }
     }
 }
@@ -288,19 +282,20 @@ fn report_listener<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, kind: u1
 ///
 /// # Safety
 ///
-/// `sock` must be a non-null full socket argument of the hook, `tcp` its `tcp_sock`, `entry` valid
-/// for reads.
+/// `sock` must be a non-null full socket argument of the hook, `entry` valid for reads.
 #[inline(always)]
 unsafe fn remember_now<M: Memory, C: EbpfContext>(
     ctx: &C,
     sock: KernelPtr,
-    tcp: KernelPtr,
+    local_port: u16,
     entry: *const SocketEntry,
 ) -> bool {
     let mut tuple = Tuple::EMPTY;
     // SAFETY: the caller's promise.
-    unsafe { socket::fill_tuple::<M>(&raw mut tuple, sock, tcp) };
-    history::remember(ctx, &tuple, entry)
+    unsafe {
+        socket::fill_ends::<M>(&raw mut tuple, sock, local_port);
+        history::remember(ctx, &tuple, socket::net::<M>(sock), entry)
+    }
 }
 
 /// # Safety

@@ -125,13 +125,16 @@ impl HistorySize {
     /// The least for a CPU: work is seldom spread evenly over many.
     const FEWEST: u32 = 1_024;
 
+    /// Records of a chain, when the history is full.
+    const PER_CHAIN: u32 = 4;
+
     /// Room for `connections`, on a host that may have `cpus`.
     fn new(connections: u32, cpus: u32) -> Self {
         let places = (connections / cpus).max(Self::FEWEST).next_power_of_two();
         Self {
             cpus,
             places,
-            chains: (cpus * places).next_power_of_two(),
+            chains: (cpus * places / Self::PER_CHAIN).next_power_of_two(),
         }
     }
 }
@@ -402,9 +405,9 @@ mod tests {
             } = HistorySize::new(connections, cpus);
             (cpus, places, chains)
         };
-        assert_eq!(size(32_768, 2), (2, 16_384, 32_768));
-        assert_eq!(size(32_768, 3), (3, 16_384, 65_536));
-        assert_eq!(size(32_768, 128), (128, 1_024, 131_072));
+        assert_eq!(size(32_768, 2), (2, 16_384, 8_192));
+        assert_eq!(size(32_768, 3), (3, 16_384, 16_384));
+        assert_eq!(size(32_768, 128), (128, 1_024, 32_768));
     }
 
     #[test]
