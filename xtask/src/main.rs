@@ -62,8 +62,6 @@ enum Task {
     Load {
         /// What kind
         load: load::Load,
-        /// For how long
-        seconds: f64,
     },
 }
 
@@ -77,7 +75,7 @@ fn main() -> ExitCode {
         Task::Vm(arguments) => vm::run(&arguments),
         Task::Lint => lint::run(),
         Task::Bench(arguments) => bench::run(&arguments),
-        Task::Load { load, seconds } => load::run(load, seconds),
+        Task::Load { load } => load::run(load),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

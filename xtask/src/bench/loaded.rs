@@ -1,53 +1,68 @@
 //! A load as a process of its own, in a network namespace of its own.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::load::{Done, Load};
 
-/// A load that is through, and whose network namespace is still there: tracers read its counters at
-/// their end.
+/// A load that waits until it is to work. Its network namespace is there until it ends: tracers read
+/// the counters there. Both runs of a pair are the same process's: two processes are seldom equally
+/// fast, since their memory and threads lie elsewhere.
 pub(super) struct Loaded {
-    pub(super) done: Done,
     child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
 }
 
 impl Loaded {
-    /// Puts a load on the kernel for so many seconds. `own` is this program.
-    pub(super) fn run(own: &Path, load: Load, seconds: f64) -> Result<Self> {
-        let script = "ip link set lo up && exec \"$0\" load \"$1\" \"$2\"";
+    /// Makes one ready. `own` is this program.
+    pub(super) fn start(own: &Path, load: Load) -> Result<Self> {
+        let script = "ip link set lo up && exec \"$0\" load \"$1\"";
         let mut child = Command::new("unshare")
             .args(["--net", "sh", "-c", script])
             .arg(own)
-            .args([load.name(), &seconds.to_string()])
+            .arg(load.name())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start the load: is there an `unshare`, of util-linux?")?;
-        let output = child.stdout.take().context("the load has no output")?;
+        Ok(Self {
+            input: child.stdin.take().context("the load has no input")?,
+            output: BufReader::new(child.stdout.take().context("the load has no output")?),
+            child,
+        })
+    }
+
+    /// Puts it on the kernel for so many seconds.
+    pub(super) fn work(&mut self, seconds: f64) -> Result<Done> {
+        // One that has ended says why when what it did is read.
+        let _ = writeln!(self.input, "{seconds}");
         let mut line = String::new();
-        BufReader::new(output)
+        self.output
             .read_line(&mut line)
             .context("cannot read what the load did")?;
         match serde_json::from_str(&line) {
-            Ok(done) => Ok(Self { done, child }),
+            Ok(done) => Ok(done),
             Err(error) => {
-                let status = child.wait().context("cannot wait for the load")?;
+                let status = self.child.wait().context("cannot wait for the load")?;
                 Err(error).with_context(|| format!("the load failed ({status})"))
             }
         }
     }
 
     /// Lets its network namespace go.
-    pub(super) fn end(mut self) -> Result<Done> {
-        drop(self.child.stdin.take());
-        let status = self.child.wait().context("cannot wait for the load")?;
+    pub(super) fn end(self) -> Result<()> {
+        let Self {
+            mut child, input, ..
+        } = self;
+        drop(input);
+        let status = child.wait().context("cannot wait for the load")?;
         ensure!(status.success(), "the load ended with {status}");
-        Ok(self.done)
+        Ok(())
     }
 }

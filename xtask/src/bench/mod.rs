@@ -43,8 +43,13 @@ use crate::{
     packages, project,
 };
 
-/// What each run takes besides the load, about: starting a tracer, and letting it catch up.
-const BESIDES_S: f64 = 1.5;
+/// What each run takes besides the load, about: making room for its output, starting a tracer, and
+/// letting it catch up.
+const BESIDES_S: f64 = 2.3;
+
+/// How long all is quiet before each load, with a tracer and without: processors that have rested are
+/// slower at first, by several parts in a hundred, and they are to have rested in both runs of a pair.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// What is to be measured, and for how long.
 #[derive(clap::Args)]
@@ -156,7 +161,7 @@ fn minutes(cases: &[Case], seconds: f64) -> u64 {
         .iter()
         .map(|case| {
             let traced = case.pairs as u32 + 1;
-            f64::from(traced) * (2.0 * seconds + BESIDES_S)
+            f64::from(traced) * 2.0 * (seconds + BESIDES_S)
         })
         .sum();
     Duration::from_secs_f64(runs).as_secs().div_ceil(60)
@@ -189,16 +194,18 @@ impl Bench {
     fn measure(&self, case: Case) -> Result<Outcome> {
         let mut pairs = Vec::new();
         for pair in 0..case.pairs {
+            let mut loaded = self.load(case.load)?;
             // Each goes first as often, so that what drifts meets both alike.
             let pair = if pair % 2 == 0 {
-                let without = self.untraced(case.load)?;
-                let with = self.traced(case)?;
+                let without = self.untraced(&mut loaded)?;
+                let with = self.traced(case, &mut loaded)?;
                 Pair { without, with }
             } else {
-                let with = self.traced(case)?;
-                let without = self.untraced(case.load)?;
+                let with = self.traced(case, &mut loaded)?;
+                let without = self.untraced(&mut loaded)?;
                 Pair { without, with }
             };
+            loaded.end()?;
             pairs.push(pair);
         }
         let bpf = self.bpf_time(case)?;
@@ -206,21 +213,29 @@ impl Bench {
     }
 
     fn load(&self, load: Load) -> Result<Loaded> {
-        Loaded::run(&self.own, load, self.seconds)
+        Loaded::start(&self.own, load)
     }
 
-    fn untraced(&self, load: Load) -> Result<Done> {
-        self.load(load)?.end()
+    /// Lets it work for the time of a run.
+    fn work(&self, loaded: &mut Loaded) -> Result<Done> {
+        thread::sleep(QUIET);
+        loaded.work(self.seconds)
     }
 
-    fn traced(&self, case: Case) -> Result<Traced> {
-        let tracer = self.tracers.start(case.tracing)?;
+    /// As with a tracer, but for the tracer: the memory for its output is taken too.
+    fn untraced(&self, loaded: &mut Loaded) -> Result<Done> {
+        let _files = self.tracers.files()?;
+        self.work(loaded)
+    }
+
+    fn traced(&self, case: Case, loaded: &mut Loaded) -> Result<Traced> {
+        let tracer = self.tracers.start(case.tracing, self.tracers.files()?)?;
         let ready = tracer.ready;
-        let loaded = self.load(case.load)?;
+        let done = self.work(loaded)?;
         let used = tracer.caught_up()?;
-        let seen = tracer.end(case.load, &loaded.done)?;
+        let seen = tracer.end(case.load, &done)?;
         Ok(Traced {
-            done: loaded.end()?,
+            done,
             seen,
             ready_ms: ready.as_secs_f64() * 1e3,
             user_s: used.user_s,
@@ -231,17 +246,16 @@ impl Bench {
 
     /// What the tracer's BPF programs take, in a run of its own: that the kernel counts costs time.
     fn bpf_time(&self, case: Case) -> Result<BpfTime> {
-        let tracer = self.tracers.start(case.tracing)?;
+        let mut loaded = self.load(case.load)?;
+        let tracer = self.tracers.start(case.tracing, self.tracers.files()?)?;
         let counting = Counting::begin()?;
-        let loaded = self.load(case.load)?;
+        let done = self.work(&mut loaded)?;
         let hooks = times_in(&tracer.files()?);
         drop(counting);
         tracer.caught_up()?;
-        tracer.end(case.load, &loaded.done)?;
-        Ok(BpfTime {
-            done: loaded.end()?,
-            hooks,
-        })
+        tracer.end(case.load, &done)?;
+        loaded.end()?;
+        Ok(BpfTime { done, hooks })
     }
 }
 

@@ -60,7 +60,7 @@ impl BpfTime {
     #[expect(clippy::cast_precision_loss, reason = "2^52 ns are 52 days")]
     pub(super) fn a_connection(&self) -> Option<f64> {
         let ns: u64 = self.hooks.iter().map(|time| time.ns).sum();
-        (self.done.made > 0).then(|| ns as f64 / self.done.made as f64)
+        (self.done.with_warm_up > 0).then(|| ns as f64 / self.done.with_warm_up as f64)
     }
 }
 
@@ -157,6 +157,7 @@ pub(super) mod fixture {
     pub(in crate::bench) fn done(made: u64, out_rsts: u64) -> Done {
         Done {
             made,
+            with_warm_up: made,
             seconds: 2.0,
             out_rsts,
             netns: 7,

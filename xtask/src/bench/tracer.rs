@@ -84,7 +84,7 @@ const ROOM: u64 = 1 << 30;
 const IN_MEMORY: &str = "/dev/shm";
 
 /// What a tracer writes.
-struct Files {
+pub(super) struct Files {
     /// Shares its position with the tracer.
     out: File,
     output: PathBuf,
@@ -167,9 +167,13 @@ impl Drop for Files {
 }
 
 impl Tracers {
+    /// Makes room for what a tracer writes.
+    pub(super) fn files(&self) -> Result<Files> {
+        Files::new(&self.directory)
+    }
+
     /// Starts a tracer, and waits until it is ready.
-    pub(super) fn start(&self, tracing: Tracing) -> Result<Tracer> {
-        let files = Files::new(&self.directory)?;
+    pub(super) fn start(&self, tracing: Tracing, files: Files) -> Result<Tracer> {
         let create = |path: &Path| {
             File::create(path).with_context(|| format!("cannot create {}", path.display()))
         };

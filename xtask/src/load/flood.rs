@@ -40,8 +40,41 @@ const ROUTER: &str = "192.0.2.2";
 /// that the load is what the kernel does with them.
 const FRAMES: u32 = 4096;
 
-/// Sends for `time`; returns the resets that came of it, and how long that took.
-pub(super) fn run(time: Duration) -> Result<(u64, Duration)> {
+/// Those who ask, and the way to them.
+pub(super) struct Flood {
+    /// In the other namespace, which it keeps.
+    socket: OwnedFd,
+    frames: Vec<[u8; frame::LENGTH]>,
+}
+
+impl Flood {
+    pub(super) fn new() -> Result<Self> {
+        let socket = way_here()?;
+        let frames = (0..FRAMES).map(frame).collect();
+        Ok(Self { socket, frames })
+    }
+
+    /// Sends for `time`; returns the resets that came of it, and how long that took.
+    pub(super) fn run(&self, time: Duration) -> Result<(u64, Duration)> {
+        let before = out_rsts()?;
+        let start = Instant::now();
+        for frame in self.frames.iter().cycle() {
+            if start.elapsed() >= time {
+                break;
+            }
+            match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
+                // A full queue is what a storm meets.
+                Ok(_) | Err(Errno::ENOBUFS) => {}
+                Err(error) => return Err(error).context("cannot send a frame"),
+            }
+        }
+        let took = start.elapsed();
+        Ok((out_rsts()? - before, took))
+    }
+}
+
+/// Joins this namespace to another one, and returns a socket that sends frames there.
+fn way_here() -> Result<OwnedFd> {
     // Only a thread moves to another namespace: this process's stays the one that is measured.
     let socket = match thread::spawn(socket_there).join() {
         Ok(socket) => socket?,
@@ -62,21 +95,7 @@ pub(super) fn run(time: Duration) -> Result<(u64, Duration)> {
         HERE,
     ])?;
     ip(&["route", "add", "default", "via", ROUTER, "dev", HERE])?;
-    let frames: Vec<_> = (0..FRAMES).map(frame).collect();
-    let before = out_rsts()?;
-    let start = Instant::now();
-    for frame in frames.iter().cycle() {
-        if start.elapsed() >= time {
-            break;
-        }
-        match send(socket.as_raw_fd(), frame, MsgFlags::empty()) {
-            // A full queue is what a storm meets.
-            Ok(_) | Err(Errno::ENOBUFS) => {}
-            Err(error) => return Err(error).context("cannot send a frame"),
-        }
-    }
-    let took = start.elapsed();
-    Ok((out_rsts()? - before, took))
+    Ok(socket)
 }
 
 /// Makes the other namespace and the veth to it, and returns a socket that sends frames there: it

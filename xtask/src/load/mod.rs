@@ -1,6 +1,7 @@
 //! The load that the benchmark puts on the kernel: run as a process of its own, in a network
-//! namespace of its own, for a given time. Prints what it did as one line of JSON, then keeps the
-//! namespace until its standard input ends, so that a tracer can still read the counters there.
+//! namespace of its own. Each line of its standard input is for how many seconds it is to work; what
+//! came of it is a line of JSON. It keeps the namespace until its standard input ends, so that a
+//! tracer can still read the counters there.
 //!
 //! Starting it, and what is made of its figures, is the benchmark's.
 
@@ -22,11 +23,17 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use self::flood::Flood;
+
 /// The ports that loads of resets send them from: nobody listens there in the load's network namespace, or who
 /// does closes with data unread. Below those that the kernel chooses, and unlike those of the tests,
 /// so that a tracer's tally by port tells this load's resets from others on the machine.
 const PORTS: RangeInclusive<u16> = FIRST_PORT..=FIRST_PORT + 15;
 const FIRST_PORT: u16 = 2000;
+
+/// For how long a load works before it is measured, each time: its first connections are dearer, above
+/// all where processors have rested.
+const WARM_UP: Duration = Duration::from_millis(300);
 
 /// How long no further reset must have been sent for all of them to have been counted. Were it ever
 /// too short, a tracer would have seen more than was counted, which ends the benchmark: that a figure
@@ -49,14 +56,16 @@ pub(crate) enum Load {
     Unread,
 }
 
-/// What a load did.
+/// What a load did when it last worked.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Done {
     /// Connections made, or segments answered with a reset.
     pub(crate) made: u64,
+    /// The same with those of the warm-up, which are in the counter below as well.
+    pub(crate) with_warm_up: u64,
     /// In so many seconds.
     pub(crate) seconds: f64,
-    /// By how much `TcpOutRsts` grew in the load's network namespace.
+    /// By how much `TcpOutRsts` grew in the load's network namespace meanwhile.
     pub(crate) out_rsts: u64,
     /// Inode number of that namespace.
     pub(crate) netns: u32,
@@ -113,33 +122,48 @@ impl Load {
     }
 }
 
-/// Makes the load, prints what it did, and waits for the end of standard input.
-pub(crate) fn run(load: Load, seconds: f64) -> Result<()> {
-    let time = Duration::try_from_secs_f64(seconds).context("no such time")?;
-    let (made, took) = match load {
-        Load::Short => short(time)?,
-        Load::Refused => refused(time, 1),
-        Load::RefusedTwice => refused(time, 2),
-        Load::RawSyn => flood::run(time)?,
-        Load::Unread => unread(time)?,
+/// Works for a given time; returns what it made, and how long it took.
+type Work = Box<dyn FnMut(Duration) -> Result<(u64, Duration)>>;
+
+/// Makes the load as often and as long as standard input says, and prints what it did.
+pub(crate) fn run(load: Load) -> Result<()> {
+    let mut work: Work = match load {
+        Load::Short => short()?,
+        Load::Refused => Box::new(|time| Ok(refused(time, 1))),
+        Load::RefusedTwice => Box::new(|time| Ok(refused(time, 2))),
+        Load::RawSyn => {
+            let flood = Flood::new()?;
+            Box::new(move |time| flood.run(time))
+        }
+        Load::Unread => unread()?,
     };
-    let done = Done {
-        made,
-        seconds: took.as_secs_f64(),
-        out_rsts: settled_out_rsts()?,
-        netns: netns()?,
-    };
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", serde_json::to_string(&done)?)?;
-    out.flush()?;
-    std::io::stdin()
-        .read_to_end(&mut Vec::new())
-        .context("cannot wait for the end of standard input")?;
+    let netns = netns()?;
+    for line in std::io::stdin().lines() {
+        let line = line.context("cannot read for how long to work")?;
+        let time = line
+            .parse()
+            .ok()
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .with_context(|| format!("cannot work for {line:?}: not a number of seconds"))?;
+        let before = settled_out_rsts()?;
+        let (warming_up, _) = work(WARM_UP)?;
+        let (made, took) = work(time)?;
+        let done = Done {
+            made,
+            with_warm_up: warming_up + made,
+            seconds: took.as_secs_f64(),
+            out_rsts: settled_out_rsts()? - before,
+            netns,
+        };
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", serde_json::to_string(&done)?)?;
+        out.flush()?;
+    }
     Ok(())
 }
 
 /// One thread connects and closes, one accepts and closes.
-fn short(time: Duration) -> Result<(u64, Duration)> {
+fn short() -> Result<Work> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen")?;
     let to = listener
         .local_addr()
@@ -150,19 +174,25 @@ fn short(time: Duration) -> Result<(u64, Duration)> {
             drop(accepted);
         }
     });
-    let start = Instant::now();
-    let mut made: u32 = 0;
-    while start.elapsed() < time {
+    let mut addresses = (0..=u16::MAX).cycle();
+    Ok(Box::new(move |time| {
+        let start = Instant::now();
+        let mut made = 0;
         // To another address each time: the ends in TIME_WAIT would soon take up all ports of one.
-        let [_, _, high, low] = made.to_be_bytes();
-        let addr = Ipv4Addr::new(127, 1, high, low);
-        let mut stream = TcpStream::connect((addr, to.port())).context("cannot connect")?;
-        // Until the other end has accepted and closed it: else its queue overflows, and the load
-        // measures how long a lost SYN takes.
-        stream.read(&mut [0]).context("cannot read")?;
-        made += 1;
-    }
-    Ok((made.into(), start.elapsed()))
+        for address in addresses.by_ref() {
+            let [high, low] = address.to_be_bytes();
+            let addr = Ipv4Addr::new(127, 1, high, low);
+            let mut stream = TcpStream::connect((addr, to.port())).context("cannot connect")?;
+            // Until the other end has accepted and closed it: else its queue overflows, and the load
+            // measures how long a lost SYN takes.
+            stream.read(&mut [0]).context("cannot read")?;
+            made += 1;
+            if start.elapsed() >= time {
+                break;
+            }
+        }
+        Ok((made, start.elapsed()))
+    }))
 }
 
 fn refused(time: Duration, threads: usize) -> (u64, Duration) {
@@ -185,24 +215,26 @@ fn refused(time: Duration, threads: usize) -> (u64, Duration) {
 }
 
 /// One thread holds both ends: one sends a byte, the other closes without reading it.
-fn unread(time: Duration) -> Result<(u64, Duration)> {
+fn unread() -> Result<Work> {
     let to = (Ipv4Addr::LOCALHOST, FIRST_PORT);
     let listener = TcpListener::bind(to).context("cannot listen")?;
-    let start = Instant::now();
-    let mut made = 0;
-    while start.elapsed() < time {
-        let mut stream = TcpStream::connect(to).context("cannot connect")?;
-        let (accepted, _) = listener.accept().context("cannot accept")?;
-        stream.write_all(b"x").context("cannot send")?;
-        // Looks at the byte once it is there, and leaves it unread.
-        accepted.peek(&mut [0]).context("cannot look")?;
-        drop(accepted);
-        made += 1;
-    }
-    Ok((made, start.elapsed()))
+    Ok(Box::new(move |time| {
+        let start = Instant::now();
+        let mut made = 0;
+        while start.elapsed() < time {
+            let mut stream = TcpStream::connect(to).context("cannot connect")?;
+            let (accepted, _) = listener.accept().context("cannot accept")?;
+            stream.write_all(b"x").context("cannot send")?;
+            // Looks at the byte once it is there, and leaves it unread.
+            accepted.peek(&mut [0]).context("cannot look")?;
+            drop(accepted);
+            made += 1;
+        }
+        Ok((made, start.elapsed()))
+    }))
 }
 
-/// `TcpOutRsts` of this network namespace, which began with 0, once it stands still: the last
+/// `TcpOutRsts` of this network namespace, once it stands still: the last
 /// segments of a flood may wait in a queue of the kernel's. Nothing tells when a counter grows or
 /// such a queue, one a CPU, is empty; and a segment to wait for behind the last might be dropped as
 /// others are, when its queue is full.
