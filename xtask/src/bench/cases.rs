@@ -83,9 +83,10 @@ const fn case(load: Load, tracing: Tracing, pairs: usize) -> Case {
     }
 }
 
-const CASES: [Case; 18] = [
+const CASES: [Case; 19] = [
     // The smallest difference takes the most pairs to be seen.
     case(Load::Short, Json, 21),
+    case(Load::Busy, Json, 7),
     case(Load::Refused, Json, 7),
     case(Load::Refused, Table, 7),
     case(Load::Refused, Filtered, 7),

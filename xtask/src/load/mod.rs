@@ -14,12 +14,15 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     ops::RangeInclusive,
     os::unix::fs::MetadataExt as _,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -44,8 +47,11 @@ const SETTLED: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Load {
-    /// Connections that are accepted and closed in order by both ends
+    /// Connections that are accepted and closed in order by both ends, one after the other
     Short,
+    /// Connections with a request and an answer, eight at a time, from and to as many threads as keep
+    /// two processors busy
+    Busy,
     /// Connects to a closed port from one thread
     Refused,
     /// Connects to a closed port from two threads
@@ -85,6 +91,7 @@ impl Load {
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Short => "short connections",
+            Self::Busy => "short connections, 8 at a time",
             Self::Refused => "connects to a closed port, 1 thread",
             Self::RefusedTwice => "connects to a closed port, 2 threads",
             Self::RawSyn => "SYNs from a veth to closed ports",
@@ -96,6 +103,7 @@ impl Load {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Short => "short",
+            Self::Busy => "busy",
             Self::Refused => "refused",
             Self::RefusedTwice => "refused-twice",
             Self::RawSyn => "raw-syn",
@@ -106,7 +114,7 @@ impl Load {
     /// The ports that its resets are sent from; `None` where they are not what it is about.
     pub(crate) const fn ports(self) -> Option<RangeInclusive<u16>> {
         match self {
-            Self::Short => None,
+            Self::Short | Self::Busy => None,
             Self::Refused | Self::RefusedTwice | Self::RawSyn | Self::Unread => Some(PORTS),
         }
     }
@@ -115,7 +123,7 @@ impl Load {
     /// where a stray one is no part of the load.
     pub(crate) const fn resets_each(self) -> u64 {
         match self {
-            Self::Short => 0,
+            Self::Short | Self::Busy => 0,
             Self::RawSyn => 1,
             Self::Refused | Self::RefusedTwice | Self::Unread => 2,
         }
@@ -129,6 +137,7 @@ type Work = Box<dyn FnMut(Duration) -> Result<(u64, Duration)>>;
 pub(crate) fn run(load: Load) -> Result<()> {
     let mut work: Work = match load {
         Load::Short => short()?,
+        Load::Busy => busy()?,
         Load::Refused => Box::new(|time| Ok(refused(time, 1))),
         Load::RefusedTwice => Box::new(|time| Ok(refused(time, 2))),
         Load::RawSyn => {
@@ -191,6 +200,73 @@ fn short() -> Result<Work> {
                 break;
             }
         }
+        Ok((made, start.elapsed()))
+    }))
+}
+
+/// Eight threads ask, and two answer and close.
+fn busy() -> Result<Work> {
+    const ASKING: u8 = 8;
+    const ANSWERING: usize = 2;
+    const REQUEST: [u8; 128] = [b'?'; 128];
+    const ANSWER: [u8; 1024] = [b'!'; 1024];
+
+    // Far more than what remains in TIME_WAIT here: beyond the limit the kernel closes at once.
+    fs::write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "2000000")
+        .context("cannot raise the limit of ends in TIME_WAIT")?;
+    let listener =
+        Arc::new(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen")?);
+    let port = listener
+        .local_addr()
+        .context("the listener has no address")?
+        .port();
+    for _ in 0..ANSWERING {
+        let listener = Arc::clone(&listener);
+        thread::spawn(move || {
+            // Ends with the process. Who asks notices what goes wrong.
+            for mut accepted in listener.incoming().flatten() {
+                let mut request = REQUEST;
+                if accepted.read_exact(&mut request).is_ok() {
+                    let _ = accepted.write_all(&ANSWER);
+                }
+            }
+        });
+    }
+    let ask = move |addr: Ipv4Addr| -> Result<()> {
+        let mut stream = TcpStream::connect((addr, port)).context("cannot connect")?;
+        stream.write_all(&REQUEST).context("cannot ask")?;
+        let mut answer = Vec::with_capacity(ANSWER.len());
+        stream.read_to_end(&mut answer).context("cannot read")?;
+        ensure!(answer == ANSWER, "the answer is another one");
+        Ok(())
+    };
+    let mut addresses: [u16; ASKING as usize] = [0; ASKING as usize];
+    Ok(Box::new(move |time| {
+        let start = Instant::now();
+        let made = thread::scope(|scope| {
+            let asking: Vec<_> = (1..=ASKING)
+                .zip(&mut addresses)
+                .map(|(block, address)| {
+                    scope.spawn(move || -> Result<u64> {
+                        let mut made = 0;
+                        while start.elapsed() < time {
+                            let [high, low] = address.to_be_bytes();
+                            ask(Ipv4Addr::new(127, block, high, low))?;
+                            *address = address.wrapping_add(1);
+                            made += 1;
+                        }
+                        Ok(made)
+                    })
+                })
+                .collect();
+            asking
+                .into_iter()
+                .map(|asking| match asking.join() {
+                    Ok(made) => made,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                })
+                .sum::<Result<u64>>()
+        })?;
         Ok((made, start.elapsed()))
     }))
 }
