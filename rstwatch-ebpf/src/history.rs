@@ -22,8 +22,8 @@ use rstwatch_common::{
 
 use crate::{globals, maps, memory::KernelPtr};
 
-/// Records of a chain that are looked at. A chain has four on average when the history is full.
-const STEPS: u32 = 16;
+/// Records of a chain that are looked at. A chain has two on average when the history is full.
+const STEPS: u32 = 8;
 
 /// Words of a [`Tuple`] before its namespace: addresses and ports.
 const ENDS: usize = offset_of!(Tuple, netns) / 4;

@@ -126,7 +126,7 @@ impl HistorySize {
     const FEWEST: u32 = 1_024;
 
     /// Records of a chain, when the history is full.
-    const PER_CHAIN: u32 = 4;
+    const PER_CHAIN: u32 = 2;
 
     /// Room for `connections`, on a host that may have `cpus`.
     fn new(connections: u32, cpus: u32) -> Self {
@@ -405,9 +405,9 @@ mod tests {
             } = HistorySize::new(connections, cpus);
             (cpus, places, chains)
         };
-        assert_eq!(size(32_768, 2), (2, 16_384, 8_192));
-        assert_eq!(size(32_768, 3), (3, 16_384, 16_384));
-        assert_eq!(size(32_768, 128), (128, 1_024, 32_768));
+        assert_eq!(size(32_768, 2), (2, 16_384, 16_384));
+        assert_eq!(size(32_768, 3), (3, 16_384, 32_768));
+        assert_eq!(size(32_768, 128), (128, 1_024, 65_536));
     }
 
     #[test]
