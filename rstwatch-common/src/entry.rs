@@ -111,7 +111,7 @@ pub const MARK_ABORTED: u8 = 8;
 pub const MARK_UNTOLD: u8 = 16;
 
 plain_data! {
-    /// What is known about a socket, while it lives (map `SOCKETS`, keyed by the socket's kernel
+    /// What is known about a socket, while it lives (map `ENTRIES`, found by the socket's kernel
     /// address) and a while after (map `HISTORY`).
     pub struct SocketEntry {
         /// Whose socket it is.

@@ -26,7 +26,7 @@ pub enum Stat {
     LostClosed,
     /// A listener's begin or end was lost because the ring was full.
     LostListener,
-    /// The `SOCKETS` map was full.
+    /// The table of live sockets had no place for one.
     SocketsFull,
     /// The history was busy: a closed connection was not remembered, or not found.
     HistoryFailed,

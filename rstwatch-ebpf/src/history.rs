@@ -8,7 +8,6 @@
 //! A record is written once. What becomes known later is a new record, which is found first.
 
 use core::{
-    arch::asm,
     mem::offset_of,
     ptr::{read_volatile, write_volatile},
 };
@@ -20,7 +19,10 @@ use rstwatch_common::{
     stats::Stat,
 };
 
-use crate::{globals, maps, memory::KernelPtr};
+use crate::{
+    globals, maps,
+    memory::{KernelPtr, barrier},
+};
 
 /// Records of a chain that are looked at. A chain has two on average when the history is full.
 const STEPS: u32 = 8;
@@ -204,24 +206,4 @@ unsafe fn same(known: *const [u32; ENDS], tuple: &Tuple) -> bool {
         differences |= unsafe { *known.add(at) ^ *tuple.add(at) };
     }
     differences == 0
-}
-
-/// Keeps what stands before it before what stands behind it. x86-64 keeps stores in their order, and
-/// loads in theirs: there only the compiler must be told.
-#[cfg(not(bpf_target_arch = "aarch64"))]
-#[inline(always)]
-fn barrier(_ring: *mut Ring) {
-    // SAFETY: nothing is done.
-    unsafe { asm!("") };
-}
-
-/// Keeps what stands before it before what stands behind it: an addition that fetches the old value is
-/// a barrier (Linux 5.12 and later).
-#[cfg(bpf_target_arch = "aarch64")]
-#[inline(always)]
-fn barrier(ring: *mut Ring) {
-    // SAFETY: the map gave the ring; nothing is added.
-    unsafe {
-        asm!("{1} = atomic_fetch_add((u64 *)({0} + 0), {1})", in(reg) ring, inout(reg) 0_u64 => _);
-    };
 }

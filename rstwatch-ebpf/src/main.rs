@@ -11,7 +11,7 @@
 //! - [`tally`], [`filter`]: every reset is counted, and some are told.
 //! - [`socket`], [`segment`], [`task`]: reading what the kernel knows.
 //! - [`memory`]: the two ways to read it.
-//! - [`maps`], [`history`]: where it is kept and sent; [`globals`]: what user space tells us.
+//! - [`live`], [`history`], [`maps`]: where it is kept and sent; [`globals`]: what user space tells us.
 
 #![no_std]
 #![no_main]
@@ -40,6 +40,7 @@ mod filter;
 mod globals;
 mod history;
 mod hook;
+mod live;
 mod maps;
 mod memory;
 mod segment;

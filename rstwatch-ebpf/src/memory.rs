@@ -1,10 +1,15 @@
 //! The two ways to read kernel memory: directly, through pointers that the verifier knows the type
 //! of, and with `bpf_probe_read_kernel`, through any pointer.
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
-use aya_ebpf::helpers::{
-    bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_skc_to_tcp_sock,
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_task, bpf_get_current_task_btf, bpf_map_lookup_elem, bpf_probe_read_kernel,
+        bpf_skc_to_tcp_sock,
+    },
+    macros::map,
+    maps::Array,
 };
 use rstwatch_common::stats::Stat;
 
@@ -12,6 +17,11 @@ use crate::{globals, maps};
 
 /// A pointer into kernel memory.
 pub type KernelPtr = *const u8;
+
+/// A map with one element, and the index of another.
+#[map]
+static ONE: Array<u32> = Array::with_max_entries(1, 0);
+static BEYOND: u32 = 1;
 
 /// How a program reads structures behind its arguments.
 pub trait Memory {
@@ -35,8 +45,15 @@ pub trait Memory {
     /// `sock` must be a non-null socket argument of the hook.
     unsafe fn tcp_sock(sock: KernelPtr) -> KernelPtr;
 
+    /// The address that a socket argument of the hook is, as a number to calculate with.
+    fn address(sock: KernelPtr) -> u64;
+
     /// The running task.
     fn current_task() -> KernelPtr;
+
+    /// Runs a part of a program: as a function with a part of the stack of its own where the reads
+    /// themselves need much of it.
+    fn apart(part: impl FnOnce());
 }
 
 /// Typed loads (BTF tracepoints): no helper call.
@@ -63,9 +80,30 @@ impl Memory for Direct {
     }
 
     #[inline(always)]
+    fn address(sock: KernelPtr) -> u64 {
+        let mut address = sock as u64;
+        // The verifier lets nobody calculate with a pointer whose type it knows, but the difference of
+        // two pointers is a number to it; and an element that a map does not have is at address 0.
+        // SAFETY: the map and the key are ours; nothing else is read or written.
+        unsafe {
+            let null = bpf_map_lookup_elem(
+                (&raw const ONE).cast_mut().cast(),
+                (&raw const BEYOND).cast(),
+            );
+            asm!("{0} -= {1}", inout(reg) address, in(reg) null);
+        }
+        address
+    }
+
+    #[inline(always)]
     fn current_task() -> KernelPtr {
         // SAFETY: the helper takes no argument; the caller asks the feature flag first.
         unsafe { bpf_get_current_task_btf().cast() }
+    }
+
+    #[inline(always)]
+    fn apart(part: impl FnOnce()) {
+        part();
     }
 }
 
@@ -84,9 +122,19 @@ impl Memory for Probe {
     }
 
     #[inline(always)]
+    fn address(sock: KernelPtr) -> u64 {
+        sock as u64
+    }
+
+    #[inline(always)]
     fn current_task() -> KernelPtr {
         // SAFETY: the helper takes no argument.
         (unsafe { bpf_get_current_task() }) as KernelPtr
+    }
+
+    #[inline(never)]
+    fn apart(part: impl FnOnce()) {
+        part();
     }
 }
 
@@ -121,4 +169,24 @@ pub unsafe fn read_if_present<M: Memory, T: Copy + Default>(base: KernelPtr, off
     } else {
         T::default()
     }
+}
+
+/// Keeps what stands before it before what stands behind it. x86-64 keeps stores in their order, and
+/// loads in theirs: there only the compiler must be told.
+#[cfg(not(bpf_target_arch = "aarch64"))]
+#[inline(always)]
+pub fn barrier<T>(_own: *mut T) {
+    // SAFETY: nothing is done.
+    unsafe { asm!("") };
+}
+
+/// Keeps what stands before it before what stands behind it: an addition that fetches the old value is
+/// a barrier (Linux 5.12 and later).
+#[cfg(bpf_target_arch = "aarch64")]
+#[inline(always)]
+pub fn barrier<T>(own: *mut T) {
+    // SAFETY: nothing is added.
+    unsafe {
+        asm!("{1} = atomic_fetch_add((u64 *)({0} + 0), {1})", in(reg) own, inout(reg) 0_u64 => _);
+    };
 }

@@ -61,8 +61,8 @@ unsafe fn fill<M: Memory>(task: *mut Task, current: KernelPtr) {
 
 /// The real user id, in the initial user namespace. It is read from what is kept for the user, and not
 /// from the credentials, which name it beside the count of their references: each file that a
-/// process opens on any CPU writes to that cache line. Both change together (`set_user`, in
-/// `kernel/sys.c`, 5.10 to 7.2).
+/// process opens on any CPU writes to that cache line. A task that changes its real user id gets that
+/// user's (`set_user`, `kernel/sys.c`).
 ///
 /// # Safety
 ///
@@ -70,7 +70,7 @@ unsafe fn fill<M: Memory>(task: *mut Task, current: KernelPtr) {
 #[inline(always)]
 unsafe fn uid<M: Memory>(current: KernelPtr) -> u32 {
     // SAFETY: the caller's promise; each pointer comes from the field before it. A task has
-    // credentials, and they a user: newer verifiers want to see it.
+    // credentials, and they a user; the verifier does not know.
     unsafe {
         let cred = M::read::<u64>(current, offset_of_field!(task_real_cred)) as KernelPtr;
         if cred.is_null() {

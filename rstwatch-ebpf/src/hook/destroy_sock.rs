@@ -10,7 +10,7 @@ use rstwatch_common::{
 
 use super::{NO_WAKEUP, fill_header, lost, state::SYN_SENT};
 use crate::{
-    history, maps,
+    history, live, maps,
     memory::{KernelPtr, Memory},
     socket, task,
 };
@@ -21,7 +21,7 @@ pub fn destroy_sock<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     if sock.is_null() {
         return;
     }
-    let Some(entry) = maps::socket(sock as u64) else {
+    let Some(entry) = live::find::<M>(M::address(sock)) else {
         return;
     };
     // SAFETY: the map gave the pointer; a socket is destroyed once.
@@ -47,7 +47,7 @@ pub fn destroy_sock<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
             history::remember(ctx, &tuple, net, entry);
         }
     }
-    maps::forget(sock as u64);
+    live::forget::<M>(M::address(sock));
 }
 
 /// Tells user space who closed a reset socket. After a reset the kernel destroys a socket that a

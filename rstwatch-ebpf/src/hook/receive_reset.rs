@@ -13,7 +13,7 @@ use super::{
     state::{CLOSE_WAIT, SYN_SENT},
 };
 use crate::{
-    filter, history, maps,
+    filter, history, live, maps,
     memory::{KernelPtr, Memory},
     segment, socket, tally,
 };
@@ -53,7 +53,7 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
             return;
         }
     }
-    let known = maps::socket(sock as u64);
+    let known = live::find::<M>(M::address(sock));
     if state == SYN_SENT
         && let Some(entry) = known
     {
@@ -132,7 +132,7 @@ fn refused<M: Memory, C: EbpfContext>(
         (*record).cgroup = socket::cgroup::<M>(sock);
     }
     slot.submit(NO_WAKEUP);
-    maps::forget(sock as u64);
+    live::forget::<M>(M::address(sock));
 }
 
 /// # Safety
@@ -162,7 +162,7 @@ fn note_untold<M: Memory, C: EbpfContext>(
     tuple: &Tuple,
     past: &mut SocketEntry,
 ) {
-    if let Some(entry) = maps::socket(sock as u64) {
+    if let Some(entry) = live::find::<M>(M::address(sock)) {
         // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
         unsafe { (*entry).marks |= MARK_UNTOLD };
         return;
@@ -229,7 +229,7 @@ impl Met {
         if self.awaits_close || self.marks & MARK_MAYBE_DATA != 0 {
             // SAFETY: as above.
             unsafe { self.note(known) };
-            maps::remember(ctx, sock as u64, entry);
+            live::remember::<M, C>(ctx, M::address(sock), entry);
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     filter,
     globals::offset_of_field,
-    history, maps,
+    history, live, maps,
     memory::{KernelPtr, Memory, Probe, read_if_present},
     segment, socket, tally, task,
 };
@@ -375,7 +375,7 @@ unsafe fn note<M: Memory, C: EbpfContext>(
     // off.
     unsafe {
         let awaits_close = awaits_close(socket::is_held::<M>(sock), state);
-        if let Some(entry) = maps::socket(sock as u64) {
+        if let Some(entry) = live::find::<M>(M::address(sock)) {
             if state != LISTEN {
                 (*entry).marks |= MARK_RESET;
                 // In CLOSE with a known closer the socket is being closed right now.
@@ -398,7 +398,7 @@ unsafe fn note<M: Memory, C: EbpfContext>(
         if awaits_close {
             (*copy).marks = MARK_RESET | MARK_AWAIT_CLOSE;
             (*copy).prev_state = state;
-            if !maps::remember(ctx, sock as u64, &*copy) {
+            if !live::remember::<M, C>(ctx, M::address(sock), &*copy) {
                 *copy = SocketEntry::EMPTY;
             }
         }

@@ -18,7 +18,7 @@ use super::{
     state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
 };
 use crate::{
-    filter, history, maps,
+    filter, history, live, maps,
     memory::{KernelPtr, Memory},
     socket, task,
 };
@@ -37,15 +37,17 @@ pub fn set_state<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: i32, 
         return;
     }
     match (old, new) {
-        (CLOSE, SYN_SENT) => opened::<M, C>(ctx, sock, VIA_CONNECT),
+        (CLOSE, SYN_SENT) => M::apart(|| opened::<M, C>(ctx, sock, VIA_CONNECT)),
         (CLOSE, LISTEN) => {
-            opened::<M, C>(ctx, sock, VIA_LISTEN);
+            M::apart(|| opened::<M, C>(ctx, sock, VIA_LISTEN));
             report_listener::<M, C>(ctx, sock, KIND_LISTEN);
         }
-        (_, FIN_WAIT1 | LAST_ACK) => closed::<M, C>(ctx, sock, old),
-        (ESTABLISHED | SYN_SENT | SYN_RECV | CLOSE_WAIT, CLOSE) => aborted::<M, C>(ctx, sock, old),
+        (_, FIN_WAIT1 | LAST_ACK) => M::apart(|| closed::<M, C>(ctx, sock, old)),
+        (ESTABLISHED | SYN_SENT | SYN_RECV | CLOSE_WAIT, CLOSE) => {
+            M::apart(|| aborted::<M, C>(ctx, sock, old));
+        }
         (LISTEN, CLOSE) => stopped::<M, C>(ctx, sock),
-        (_, CLOSE) => ended::<M, C>(ctx, sock, old),
+        (_, CLOSE) => M::apart(|| ended::<M, C>(ctx, sock, old)),
         _ => {}
     }
 }
@@ -58,14 +60,10 @@ fn opened<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, via: u8) {
     if !unsafe { socket::is_tcp::<M>(sock) } {
         return;
     }
-    if via == VIA_CONNECT && filter::is_on() {
-        let mut tuple = Tuple::EMPTY;
-        // SAFETY: the hook's socket is full and not null; `tuple` is ours.
-        unsafe { socket::fill_ends::<M>(&raw mut tuple, sock, socket::open_port::<M>(sock)) };
-        if !filter::may_admit(&tuple) {
-            forget_if_known(sock);
-            return;
-        }
+    // SAFETY: as above.
+    if via == VIA_CONNECT && filter::is_on() && !unsafe { may_pass::<M>(sock) } {
+        live::forget::<M>(M::address(sock));
+        return;
     }
     let mut entry = SocketEntry::EMPTY;
     // SAFETY: `entry` is ours; the helper takes no argument.
@@ -75,15 +73,34 @@ fn opened<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, via: u8) {
     }
     entry.via = via;
     // Whatever an earlier socket at this address left is replaced.
-    maps::remember(ctx, sock as u64, &entry);
+    live::remember::<M, C>(ctx, M::address(sock), &entry);
 }
 
-/// Forgets a socket whose resets nobody wants to hear of.
-#[inline(always)]
-fn forget_if_known(sock: KernelPtr) {
-    if maps::socket(sock as u64).is_some() {
-        maps::forget(sock as u64);
-    }
+/// Whether resets of a connection that is being opened may be wanted. A function of its own, as
+/// [`passes`] is: the stack has no room for its tuple as well.
+///
+/// # Safety
+///
+/// `sock` must be a non-null full socket argument of the hook.
+#[inline(never)]
+unsafe fn may_pass<M: Memory>(sock: KernelPtr) -> bool {
+    let mut tuple = Tuple::EMPTY;
+    // SAFETY: the caller's promise; `tuple` is ours.
+    unsafe { socket::fill_ends::<M>(&raw mut tuple, sock, socket::open_port::<M>(sock)) };
+    filter::may_admit(&tuple)
+}
+
+/// Whether resets of a connection are wanted.
+///
+/// # Safety
+///
+/// As [`may_pass`].
+#[inline(never)]
+unsafe fn passes<M: Memory>(sock: KernelPtr, local_port: u16) -> bool {
+    let mut tuple = Tuple::EMPTY;
+    // SAFETY: the caller's promise; `tuple` is ours.
+    unsafe { socket::fill_ends::<M>(&raw mut tuple, sock, local_port) };
+    filter::admits(&tuple)
 }
 
 /// `close()` or `shutdown()`: only they lead to FIN_WAIT1 and LAST_ACK (`tcp_close_state`). What is
@@ -103,33 +120,30 @@ fn closed<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
             socket::shutdown::<M>(sock) == socket::SHUTDOWN_MASK,
         )
     };
-    if filter::is_on() {
-        let mut tuple = Tuple::EMPTY;
-        // SAFETY: the hook's socket is full and not null; `tuple` is ours.
-        unsafe { socket::fill_ends::<M>(&raw mut tuple, sock, port) };
-        if !filter::admits(&tuple) {
-            forget_if_known(sock);
-            return;
-        }
+    // SAFETY: as above.
+    if filter::is_on() && !unsafe { passes::<M>(sock, port) } {
+        live::forget::<M>(M::address(sock));
+        return;
     }
-    if let Some(entry) = maps::socket(sock as u64) {
+    let address = M::address(sock);
+    if let Some(entry) = live::find::<M>(address) {
         // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
         unsafe {
             set_closer::<M>(entry, old);
             if done && remember_now::<M, C>(ctx, sock, port, entry) {
-                maps::forget(sock as u64);
+                live::forget::<M>(address);
             }
         }
-    } else {
-        let mut entry = SocketEntry::EMPTY;
-        // SAFETY: `entry` is ours.
-        let remembered = unsafe {
-            set_closer::<M>(&raw mut entry, old);
-            done && remember_now::<M, C>(ctx, sock, port, &raw const entry)
-        };
-        if !remembered {
-            maps::remember(ctx, sock as u64, &entry);
-        }
+        return;
+    }
+    let mut entry = SocketEntry::EMPTY;
+    // SAFETY: `entry` is ours.
+    let remembered = unsafe {
+        set_closer::<M>(&raw mut entry, old);
+        done && remember_now::<M, C>(ctx, sock, port, &raw const entry)
+    };
+    if !remembered {
+        live::remember::<M, C>(ctx, address, &entry);
     }
 }
 
@@ -137,7 +151,7 @@ fn closed<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
 /// its closer's.
 #[inline(always)]
 fn stopped<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
-    if let Some(entry) = maps::socket(sock as u64) {
+    if let Some(entry) = live::find::<M>(M::address(sock)) {
         // SAFETY: the map gave the pointer, whose key is a socket of ours; the socket's lock keeps
         // other writers off.
         unsafe { set_closer::<M>(entry, LISTEN) };
@@ -163,7 +177,8 @@ fn aborted<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
     }
     // What still comes for it draws a reset; its process may close it much later, or has already.
     let timed_out = error == ETIMEDOUT;
-    if let Some(entry) = maps::socket(sock as u64) {
+    let address = M::address(sock);
+    if let Some(entry) = live::find::<M>(address) {
         // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
         unsafe {
             note_end(entry, old, error);
@@ -175,22 +190,22 @@ fn aborted<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
                 remember_now::<M, C>(ctx, sock, socket::local_port::<M>(tcp), entry);
             }
         }
-    } else {
-        let mut entry = SocketEntry::EMPTY;
-        // SAFETY: `entry` is ours.
-        unsafe {
-            note_end(&raw mut entry, old, error);
-            if closing {
-                set_closer::<M>(&raw mut entry, old);
-                entry.marks |= MARK_ABORTED;
-            }
-            if closing || timed_out {
-                let port = socket::local_port::<M>(tcp);
-                remember_now::<M, C>(ctx, sock, port, &raw const entry);
-            }
-        }
-        maps::remember(ctx, sock as u64, &entry);
+        return;
     }
+    let mut entry = SocketEntry::EMPTY;
+    // SAFETY: `entry` is ours.
+    unsafe {
+        note_end(&raw mut entry, old, error);
+        if closing {
+            set_closer::<M>(&raw mut entry, old);
+            entry.marks |= MARK_ABORTED;
+        }
+        if closing || timed_out {
+            let port = socket::local_port::<M>(tcp);
+            remember_now::<M, C>(ctx, sock, port, &raw const entry);
+        }
+    }
+    live::remember::<M, C>(ctx, address, &entry);
 }
 
 /// The end of a connection that both sides closed, or of one that ended while it was closing.
@@ -198,7 +213,7 @@ fn aborted<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
 fn ended<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
     // SAFETY: the hook's socket is full and not null.
     let error = unsafe { socket::error::<M>(sock) };
-    if let Some(entry) = maps::socket(sock as u64) {
+    if let Some(entry) = live::find::<M>(M::address(sock)) {
         // SAFETY: the map gave the pointer, whose key is a socket of ours; the socket's lock keeps
         // other writers off.
         unsafe { note_end(entry, old, error) };

@@ -213,7 +213,7 @@ impl Baseline {
             ),
             lost(
                 "sockets_full",
-                "sockets not remembered, because the map of live sockets was full",
+                "sockets not remembered, because the table of live sockets was full",
                 stat(Stat::SocketsFull)?,
             ),
             lost(

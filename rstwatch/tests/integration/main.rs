@@ -17,3 +17,4 @@ mod start;
 mod storm;
 mod top;
 mod tracer;
+mod users;

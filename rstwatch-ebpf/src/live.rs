@@ -1,0 +1,320 @@
+//! The live sockets that something is known about, by their address in the kernel.
+//!
+//! Every connect puts one in, and every close takes one out; most other hooks ask and find nothing.
+//! The kernel's hash map is dear at that: it takes locks, and its elements from lists that it gives
+//! them back to. So this is a table of buckets, each a cache line of addresses with a byte of the hash
+//! of each; what is known lies beside it in an array. A socket is in the first of its two buckets, or
+//! in the second if the first was full.
+//!
+//! A socket is put in and taken out under its own lock, or before anybody else knows of it: so no two
+//! CPUs ever do that with the same one. Two that want a place in the same bucket for two sockets are
+//! kept apart by a count of those who try: the later one goes elsewhere, and nobody waits.
+
+use core::{
+    mem::offset_of,
+    ptr::{read_volatile, write_volatile},
+};
+
+use aya_ebpf::{EbpfContext, macros::map, maps::Array};
+use aya_log_ebpf::warn;
+use rstwatch_common::{entry::SocketEntry, stats::Stat};
+
+use crate::{
+    globals, maps,
+    memory::{Memory, barrier},
+};
+
+/// Buckets: a power of two.
+const BUCKETS: u32 = 1 << BUCKET_BITS;
+const BUCKET_BITS: u32 = 14;
+
+/// Places of a bucket. 65,536 sockets are four of them on average; one of a hundred then finds none.
+const PLACES: u32 = 6;
+
+/// A one, and the highest bit, of each place's byte among [`Bucket::tags`].
+const ONES: u64 = 0x0101_0101_0101;
+const HIGHEST: u64 = ONES << 7;
+
+/// One more in the lower half of [`Bucket::counts`].
+const TAKER: u64 = 1;
+/// One more in the upper half.
+const ELSEWHERE: u64 = 1 << 32;
+
+/// The addresses of sockets that have their places here. Eight words.
+#[repr(C, align(64))]
+struct Bucket {
+    /// Where the place's tag is not 0, its socket.
+    socks: [u64; PLACES as usize],
+    /// A byte for each place: 0 when it is free, else of the socket's hash.
+    tags: u64,
+    /// Lower half: who is taking a place at this moment. Upper half: sockets of this bucket that are
+    /// in their second one.
+    counts: u64,
+}
+
+#[map]
+static SOCKETS: Array<Bucket> = Array::with_max_entries(BUCKETS, 0);
+
+/// What is known about the socket in each place.
+#[map]
+static ENTRIES: Array<SocketEntry> = Array::with_max_entries(BUCKETS * PLACES, 0);
+
+/// What is known of a live socket, by its [`Memory::address`].
+#[inline(always)]
+pub fn find<M: Memory>(sock: u64) -> Option<*mut SocketEntry> {
+    entry_of(place_of::<M>(sock))
+}
+
+/// Remembers a socket. Returns whether there was room. Where nothing tells when it goes, none is: the
+/// next one at its address would be taken for it.
+#[inline(always)]
+pub fn remember<M: Memory, C: EbpfContext>(ctx: &C, sock: u64, entry: &SocketEntry) -> bool {
+    if !globals::has_destroy_sock() {
+        return false;
+    }
+    if let Some(known) = find::<M>(sock) {
+        // What an earlier socket at this address left, or what was known of this one until now.
+        // SAFETY: the map gave the pointer; nobody else writes to what is known of this socket.
+        unsafe { *known = *entry };
+        return true;
+    }
+    let stored = put(Hash::of(sock).first(), sock, entry) || put_elsewhere(sock, entry);
+    if !stored {
+        maps::count(Stat::SocketsFull);
+        warn!(ctx, "the table of live sockets is full");
+    }
+    stored
+}
+
+/// Forgets a live socket, if it is known.
+#[inline(always)]
+pub fn forget<M: Memory>(sock: u64) {
+    let place = place_of::<M>(sock);
+    if place == NOWHERE {
+        return;
+    }
+    if let Some(bucket) = SOCKETS.get_ptr_mut(bucket_of(place)) {
+        // SAFETY: the map gave the pointer.
+        unsafe { set_tag(bucket, place, 0) };
+    }
+    if place & IN_SECOND != 0
+        && let Some(bucket) = SOCKETS.get_ptr_mut(Hash::of(sock).first())
+    {
+        // SAFETY: the map gave the pointer.
+        unsafe { maps::add(&raw mut (*bucket).counts, ELSEWHERE.wrapping_neg()) };
+    }
+}
+
+/// A place: the bucket's number above that of the place in it.
+type Place = u32;
+/// The bits of a [`Place`] that say where in its bucket it is.
+const AT: Place = 7;
+/// The bit of a [`Place`] that says that its bucket is the second one of its socket.
+const IN_SECOND: Place = 1 << 31;
+/// No place.
+const NOWHERE: Place = u32::MAX;
+
+#[inline(always)]
+fn bucket_of(place: Place) -> u32 {
+    place >> 3 & (BUCKETS - 1)
+}
+
+/// What is known about the socket in a place.
+#[inline(always)]
+fn entry_of(place: Place) -> Option<*mut SocketEntry> {
+    if place == NOWHERE {
+        return None;
+    }
+    ENTRIES.get_ptr_mut(bucket_of(place) * PLACES + (place & AT))
+}
+
+/// What becomes of a socket's address. The parts have no bit in common.
+#[derive(Clone, Copy)]
+struct Hash(u64);
+
+impl Hash {
+    #[inline(always)]
+    fn of(sock: u64) -> Self {
+        Self(sock.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// The number of its first bucket.
+    #[inline(always)]
+    fn first(self) -> u32 {
+        (self.0 >> (64 - BUCKET_BITS)) as u32
+    }
+
+    /// That of its second one, which may be the same.
+    #[inline(always)]
+    fn second(self) -> u32 {
+        (self.0 >> (64 - 2 * BUCKET_BITS)) as u32 & (BUCKETS - 1)
+    }
+
+    /// Its tag: never 0.
+    #[inline(always)]
+    fn tag(self) -> u64 {
+        self.0 >> (56 - 2 * BUCKET_BITS) & 0xff | 1
+    }
+}
+
+/// Where a socket is.
+#[inline(always)]
+fn place_of<M: Memory>(sock: u64) -> Place {
+    if !M::DIRECT {
+        // There calls are what costs least, and the stack is smallest.
+        return search_both(sock);
+    }
+    let hash = Hash::of(sock);
+    let number = hash.first();
+    let Some(bucket) = SOCKETS.get_ptr_mut(number) else {
+        return NOWHERE;
+    };
+    // SAFETY: the map gave the pointer.
+    unsafe {
+        let tagged = tagged(bucket, hash.tag());
+        if tagged == 0 {
+            // By far the most common answer.
+            if read_volatile(&raw const (*bucket).counts) < ELSEWHERE {
+                return NOWHERE;
+            }
+        } else {
+            let at = lowest(tagged);
+            if sock_at(bucket, at) == sock {
+                return number << 3 | at;
+            }
+        }
+    }
+    search_both(sock)
+}
+
+/// The same, slowly: another socket has the same tag, or this one has found its first bucket full.
+#[inline(never)]
+fn search_both(sock: u64) -> Place {
+    let hash = Hash::of(sock);
+    let place = search(hash.first(), sock);
+    if place != NOWHERE {
+        return place;
+    }
+    let place = search(hash.second(), sock);
+    if place != NOWHERE {
+        return place | IN_SECOND;
+    }
+    NOWHERE
+}
+
+/// Where in a bucket a socket is.
+#[inline(always)]
+fn search(number: u32, sock: u64) -> Place {
+    let Some(bucket) = SOCKETS.get_ptr_mut(number) else {
+        return NOWHERE;
+    };
+    // SAFETY: the map gave the pointer.
+    unsafe {
+        let mut tagged = tagged(bucket, Hash::of(sock).tag());
+        for _ in 0..PLACES {
+            if tagged == 0 {
+                break;
+            }
+            let at = lowest(tagged);
+            if sock_at(bucket, at) == sock {
+                return number << 3 | at;
+            }
+            tagged &= tagged - 1;
+        }
+    }
+    NOWHERE
+}
+
+/// Puts a socket into its second bucket. Returns whether there was room.
+#[inline(never)]
+fn put_elsewhere(sock: u64, entry: &SocketEntry) -> bool {
+    let hash = Hash::of(sock);
+    let Some(bucket) = SOCKETS.get_ptr_mut(hash.first()) else {
+        return false;
+    };
+    // SAFETY: the map gave the pointer.
+    unsafe {
+        // Said before it is there, so that whoever looks for it later looks in both.
+        let counts = &raw mut (*bucket).counts;
+        maps::add(counts, ELSEWHERE);
+        if put(hash.second(), sock, entry) {
+            return true;
+        }
+        maps::add(counts, ELSEWHERE.wrapping_neg());
+    }
+    false
+}
+
+/// Puts a socket that is not there yet into a bucket. Returns whether there was room.
+#[inline(always)]
+fn put(number: u32, sock: u64, entry: &SocketEntry) -> bool {
+    let Some(bucket) = SOCKETS.get_ptr_mut(number) else {
+        return false;
+    };
+    let mut done = false;
+    // SAFETY: the maps gave the pointers. Who counts itself first and then finds itself alone is
+    // alone: whoever comes later finds two.
+    unsafe {
+        let counts = &raw mut (*bucket).counts;
+        maps::add(counts, TAKER);
+        let free = tagged(bucket, 0);
+        if read_volatile(counts) as u32 == TAKER as u32 && free != 0 {
+            let place = number << 3 | lowest(free);
+            if let Some(to) = entry_of(place) {
+                *to = *entry;
+                write_volatile(bucket.cast::<u64>().add((place & AT) as usize), sock);
+                set_tag(bucket, place, Hash::of(sock).tag());
+                done = true;
+            }
+        }
+        maps::add(counts, TAKER.wrapping_neg());
+    }
+    done
+}
+
+/// The highest bit of the byte of each place that has this tag. A higher one may be said to have it
+/// that has another; the lowest has it.
+///
+/// # Safety
+///
+/// `bucket` must be valid for reads.
+#[inline(always)]
+unsafe fn tagged(bucket: *const Bucket, tag: u64) -> u64 {
+    // SAFETY: the caller's promise. Volatile: other CPUs write to it.
+    let tags = unsafe { read_volatile(&raw const (*bucket).tags) };
+    let differences = tags ^ tag.wrapping_mul(ONES);
+    differences.wrapping_sub(ONES) & !differences & HIGHEST
+}
+
+/// The place that the lowest bit of `tagged`, which is not 0, stands for.
+#[inline(always)]
+fn lowest(tagged: u64) -> u32 {
+    // Of the factor's bytes the one that stands as far from the top as the bit does from the bottom.
+    let bit = (tagged & tagged.wrapping_neg()) >> 7;
+    (bit.wrapping_mul(0x0001_0203_0405_0607) >> 56) as u32 & AT
+}
+
+/// # Safety
+///
+/// `bucket` must be valid for reads.
+#[inline(always)]
+unsafe fn sock_at(bucket: *const Bucket, at: u32) -> u64 {
+    // SAFETY: the caller's promise; a bucket has eight words.
+    unsafe { read_volatile(bucket.cast::<u64>().add((at & AT) as usize)) }
+}
+
+/// Takes or gives free a place, after all that was written before.
+///
+/// # Safety
+///
+/// `bucket` must be valid for writes.
+#[inline(always)]
+unsafe fn set_tag(bucket: *mut Bucket, place: Place, tag: u64) {
+    const TAGS: usize = offset_of!(Bucket, tags);
+    // SAFETY: the caller's promise; a word has eight bytes.
+    unsafe {
+        barrier(bucket);
+        let tags = bucket.cast::<u8>().add(TAGS);
+        write_volatile(tags.add((place & AT) as usize), tag as u8);
+    }
+}
