@@ -34,11 +34,14 @@ pub enum Stat {
     ReadFailed,
     /// The kernel stack could not be taken.
     StackFailed,
+    /// `tcp_send_reset` fired in the middle of another one's hook: the kernel skipped the program, and a
+    /// second one told of it.
+    Interrupting,
 }
 
 impl Stat {
     /// Every counter, in the order of its index.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Sent,
         Self::Received,
         Self::NotReceived,
@@ -54,6 +57,7 @@ impl Stat {
         Self::HistoryFailed,
         Self::ReadFailed,
         Self::StackFailed,
+        Self::Interrupting,
     ];
 
     /// The counter's index in the map.

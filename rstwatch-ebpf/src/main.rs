@@ -59,11 +59,24 @@ use crate::memory::{Direct, Probe};
 #[btf_tracepoint(function = "tcp_send_reset")]
 #[inline(always)]
 pub fn btf_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
+    hook::interruptible(&ctx, || btf_sent(&ctx));
+    0
+}
+
+/// The same in the middle of [`btf_tcp_send_reset`].
+#[btf_tracepoint(function = "tcp_send_reset")]
+#[inline(always)]
+pub fn btf_interrupting_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
+    hook::interrupting(&ctx, || btf_sent(&ctx));
+    0
+}
+
+#[inline(always)]
+fn btf_sent(ctx: &BtfTracePointContext) {
     // The verifier rejects a third argument where the tracepoint has two; it prunes the read when
     // the read-only global says so.
     let reason = globals::has_reason().then(|| ctx.arg::<u32>(2));
-    hook::send_reset::<Direct, _>(&ctx, ctx.arg(0), ctx.arg(1), reason);
-    0
+    hook::send_reset::<Direct, _>(ctx, ctx.arg(0), ctx.arg(1), reason);
 }
 
 /// `tcp_receive_reset(sk)`: a RST arrived, or data for a closed receiving side.
@@ -94,9 +107,22 @@ pub fn btf_tcp_destroy_sock(ctx: BtfTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 #[inline(always)]
 pub fn raw_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
-    let reason = globals::has_reason().then(|| ctx.arg::<u32>(2));
-    hook::send_reset::<Probe, _>(&ctx, ctx.arg(0), ctx.arg(1), reason);
+    hook::interruptible(&ctx, || raw_sent(&ctx));
     0
+}
+
+/// As [`btf_interrupting_tcp_send_reset`].
+#[raw_tracepoint(tracepoint = "tcp_send_reset")]
+#[inline(always)]
+pub fn raw_interrupting_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
+    hook::interrupting(&ctx, || raw_sent(&ctx));
+    0
+}
+
+#[inline(always)]
+fn raw_sent(ctx: &RawTracePointContext) {
+    let reason = globals::has_reason().then(|| ctx.arg::<u32>(2));
+    hook::send_reset::<Probe, _>(ctx, ctx.arg(0), ctx.arg(1), reason);
 }
 
 /// As [`btf_tcp_receive_reset`].

@@ -81,18 +81,7 @@ impl Memory for Direct {
 
     #[inline(always)]
     fn address(sock: KernelPtr) -> u64 {
-        let mut address = sock as u64;
-        // The verifier lets nobody calculate with a pointer whose type it knows, but the difference of
-        // two pointers is a number to it; and an element that a map does not have is at address 0.
-        // SAFETY: the map and the key are ours; nothing else is read or written.
-        unsafe {
-            let null = bpf_map_lookup_elem(
-                (&raw const ONE).cast_mut().cast(),
-                (&raw const BEYOND).cast(),
-            );
-            asm!("{0} -= {1}", inout(reg) address, in(reg) null);
-        }
-        address
+        number(sock)
     }
 
     #[inline(always)]
@@ -136,6 +125,22 @@ impl Memory for Probe {
     fn apart(part: impl FnOnce()) {
         part();
     }
+}
+
+/// The address of a pointer that the verifier knows for one. It lets nobody calculate with that, but the
+/// difference of two pointers is a number to it; and an element that a map does not have is at address 0.
+#[inline(always)]
+pub fn number(pointer: KernelPtr) -> u64 {
+    let mut address = pointer as u64;
+    // SAFETY: the map and the key are ours; nothing else is read or written.
+    unsafe {
+        let null = bpf_map_lookup_elem(
+            (&raw const ONE).cast_mut().cast(),
+            (&raw const BEYOND).cast(),
+        );
+        asm!("{0} -= {1}", inout(reg) address, in(reg) null);
+    }
+    address
 }
 
 /// Reads a `T` at `base + offset` with the helper, whatever the verifier knows of `base`; a failure

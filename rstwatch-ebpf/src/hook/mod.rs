@@ -1,6 +1,7 @@
 //! What each tracepoint does: a file a hook.
 
 mod destroy_sock;
+mod interrupting;
 mod old_send_reset;
 mod receive_reset;
 mod send_reset;
@@ -16,6 +17,7 @@ use rstwatch_common::{
 
 pub use self::{
     destroy_sock::destroy_sock,
+    interrupting::{interruptible, interrupting},
     old_send_reset::{IPV4, IPV6, old_send_reset},
     receive_reset::receive_reset,
     send_reset::send_reset,

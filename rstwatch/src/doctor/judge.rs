@@ -5,6 +5,7 @@ use crate::{
     kernel::{cost, layout::FUNCTIONS},
     load::{
         Kernel,
+        hook::INTERRUPTING,
         preflight::StartError,
         trial::{Loaded, Trial},
     },
@@ -360,7 +361,7 @@ fn hooks(kernel: &Kernel, trials: &[Trial]) -> Vec<Hook> {
             name,
             verdict: match working {
                 Some(_) => Verdict::Ok,
-                None if FUNCTIONS.contains(&name) => Verdict::Less,
+                None if FUNCTIONS.contains(&name) || name == INTERRUPTING => Verdict::Less,
                 None => Verdict::Broken,
             },
             means: working.map(|trial| trial.means.to_string()),

@@ -24,6 +24,10 @@ pub fn of_hook(name: &str) -> &'static str {
             "IPv6 resets in answer to segments that meet no socket (closed ports, late segments) are \
              not seen"
         }
+        "interrupting_tcp_send_reset" => {
+            "resets that the kernel sends in the middle of another one's hook are not seen, and \
+             counted as skipped"
+        }
         _ => "what it tells is not known",
     }
 }

@@ -1,7 +1,7 @@
 //! The hooks: the means by which each can be attached, in the order of preference, and the programs
 //! for each.
 
-use std::{fmt, path::Path};
+use std::{collections::HashMap, fmt, panic::resume_unwind, path::Path, thread};
 
 use aya::{
     Btf, Ebpf,
@@ -41,11 +41,6 @@ impl Means {
             Self::Kprobe => "kprobe",
         }
     }
-
-    /// Whether the programs read through a helper, which asks less of the kernel.
-    pub const fn is_fallback(self) -> bool {
-        matches!(self, Self::Raw | Self::Kprobe)
-    }
 }
 
 impl fmt::Display for Means {
@@ -59,15 +54,38 @@ impl fmt::Display for Means {
     }
 }
 
-/// A place in the kernel to attach to.
+/// The tracepoint of resets that this host sends.
+const SEND_RESET: &str = "tcp_send_reset";
+
+/// The second program on it, for resets in the middle of another one's hook.
+pub const INTERRUPTING: &str = "interrupting_tcp_send_reset";
+
+/// A program on a place in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// The tracepoint's or function's name.
+    /// The tracepoint's or function's name, or [`INTERRUPTING`].
     pub name: &'static str,
     /// The means to try, best first.
     pub means: [Means; 2],
     /// Whether it is a tracepoint, without which rstwatch does not start.
     pub required: bool,
+}
+
+impl Hook {
+    /// The best means that there can be with the kernel's `btf`, or without.
+    pub(super) fn first_means(&self, btf: Option<&Btf>) -> Means {
+        let [best, fallback] = self.means;
+        if btf.is_some() { best } else { fallback }
+    }
+}
+
+/// The tracepoint or function that the hook of that name is at.
+fn place(name: &str) -> &str {
+    if name == INTERRUPTING {
+        SEND_RESET
+    } else {
+        name
+    }
 }
 
 /// Those to attach to a kernel that is described so, in order.
@@ -90,7 +108,14 @@ pub fn wanted(hooks: &Hooks) -> Vec<Hook> {
             means: Means::FUNCTION,
             required: false,
         });
-    tracepoints.chain(functions).collect()
+    // Behind the first program on the same tracepoint, which the kernel then runs first (`func_add`,
+    // `kernel/tracepoint.c`).
+    let second = (!hooks.missing.contains(&SEND_RESET)).then_some(Hook {
+        name: INTERRUPTING,
+        means: Means::TRACEPOINT,
+        required: false,
+    });
+    tracepoints.chain(functions).chain(second).collect()
 }
 
 /// The name of the program for `hook` by `means`.
@@ -110,12 +135,26 @@ pub(super) fn load(
     means: Means,
 ) -> Result<(), ProgramError> {
     let name = program_name(hook, means);
-    let unknown = || ProgramError::InvalidName { name: name.clone() };
-    let program = ebpf.program_mut(&name).ok_or_else(unknown)?;
+    let program = ebpf
+        .program_mut(&name)
+        .ok_or(ProgramError::InvalidName { name })?;
+    load_program(program, btf, hook, means)
+}
+
+/// As [`load`], when the program is at hand.
+fn load_program(
+    program: &mut Program,
+    btf: Option<&Btf>,
+    hook: &str,
+    means: Means,
+) -> Result<(), ProgramError> {
+    let unknown = || ProgramError::InvalidName {
+        name: program_name(hook, means),
+    };
     match means {
         Means::Btf => {
             let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(hook, btf.ok_or_else(unknown)?)
+            program.load(place(hook), btf.ok_or_else(unknown)?)
         }
         Means::Raw => {
             let program: &mut RawTracePoint = program.try_into()?;
@@ -130,6 +169,37 @@ pub(super) fn load(
             program.load()
         }
     }
+}
+
+/// Loads the programs for all of `hooks`, each by the first of its means that there can be. At once,
+/// for going through them is most of what the start takes, and the kernel lets several processors do it.
+/// Gives what became of each, in the order of `hooks`.
+pub(super) fn load_all(
+    ebpf: &mut Ebpf,
+    btf: Option<&Btf>,
+    hooks: &[Hook],
+) -> Vec<Result<(), ProgramError>> {
+    let mut programs: HashMap<String, &mut Program> = ebpf
+        .programs_mut()
+        .map(|(name, program)| (name.to_owned(), program))
+        .collect();
+    thread::scope(|scope| {
+        let loads: Vec<_> = hooks
+            .iter()
+            .map(|hook| {
+                let means = hook.first_means(btf);
+                let name = program_name(hook.name, means);
+                let program = programs
+                    .remove(&name)
+                    .ok_or(ProgramError::InvalidName { name });
+                scope.spawn(move || load_program(program?, btf, hook.name, means))
+            })
+            .collect();
+        loads
+            .into_iter()
+            .map(|load| load.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    })
 }
 
 /// Attaches the loaded program for `hook` by `means`.
@@ -149,7 +219,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: &str, means: Means) -> Result<(), Pr
         }
         Means::Raw => {
             let program: &mut RawTracePoint = program.try_into()?;
-            program.attach(hook).map(drop)
+            program.attach(place(hook)).map(drop)
         }
         Means::Fentry => {
             let program: &mut FEntry = program.try_into()?;
@@ -191,7 +261,8 @@ mod tests {
             current_task_btf: true,
             missing: Vec::new(),
         };
-        assert_eq!(names(&hooks), TRACEPOINTS);
+        assert_eq!(names(&hooks)[..4], TRACEPOINTS);
+        assert_eq!(names(&hooks)[4..], [INTERRUPTING]);
         hooks.sends_all = false;
         assert!(names(&hooks).starts_with(&TRACEPOINTS));
         assert!(names(&hooks).contains(&"tcp_v4_send_reset"));

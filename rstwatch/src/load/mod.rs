@@ -32,7 +32,7 @@ use rstwatch_common::{
 };
 use zerocopy::FromBytes as _;
 
-use self::hook::{Hook, Means};
+use self::hook::{Hook, INTERRUPTING, Means};
 use crate::{
     bpf_object,
     btf::Btf as KernelTypes,
@@ -184,8 +184,10 @@ impl Tracer {
             Btf::from_sys_fs().ok()
         };
         let mut hooks = Vec::new();
-        for hook in hook::wanted(&settings.kernel.hooks) {
-            let (outcome, refusal) = attach(&mut ebpf, btf.as_ref(), &hook);
+        let wanted = hook::wanted(&settings.kernel.hooks);
+        let loaded = hook::load_all(&mut ebpf, btf.as_ref(), &wanted);
+        for (hook, loaded) in wanted.into_iter().zip(loaded) {
+            let (outcome, refusal) = attach(&mut ebpf, btf.as_ref(), &hook, loaded);
             let explain = |error| from_program(hook.name, error, settings.kernel);
             let outcome = outcome.map_err(explain);
             let outcome = if hook.required { Ok(outcome?) } else { outcome };
@@ -251,14 +253,14 @@ impl Tracer {
     }
 
     /// How often the kernel skipped `tcp_send_reset` and `tcp_receive_reset` programs, because they
-    /// would have interrupted themselves on the same CPU: resets that were not even counted. `None`
-    /// before 5.12, which does not tell.
+    /// would have interrupted themselves on the same CPU, and no second program was there for it:
+    /// resets that were not even counted. `None` before 5.12, which does not tell.
     pub fn skipped(&self) -> Option<u64> {
         let mut sum = None;
-        // Those that learn owners, and interrupt nothing that counts, come first.
         for Attached { hook, outcome, .. } in &self.hooks {
             let Ok(means) = outcome else { continue };
-            if TRACEPOINTS[..2].contains(hook) {
+            // The first two only learn owners.
+            if TRACEPOINTS[..2].contains(hook) || *hook == INTERRUPTING {
                 continue;
             }
             let fd = match self.ebpf.program(&hook::program_name(hook, *means)) {
@@ -272,7 +274,7 @@ impl Tracer {
             let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             sum = Some(sum.unwrap_or(0) + parse_misses(&info)?);
         }
-        sum
+        Some(sum?.saturating_sub(self.stat(Stat::Interrupting).ok()?))
     }
 
     /// Stops tracing; the counters stay readable.
@@ -328,34 +330,37 @@ fn take_map<T: TryFrom<aya::maps::Map>>(
         .ok_or_else(|| StartError::Object(format!("it has no map {name}")))
 }
 
-/// Attaches `hook` by the first means that works. Gives that, or why none does, and why a better one
-/// did not.
+/// Attaches `hook` by the first means that works; `loaded` is what became of loading its program for
+/// the first. Gives that means, or why none works, and why a better one did not.
 fn attach(
     ebpf: &mut Ebpf,
     btf: Option<&Btf>,
     hook: &Hook,
+    loaded: Result<(), ProgramError>,
 ) -> (Result<Means, ProgramError>, Option<ProgramError>) {
-    let mut refusal = None;
-    for means in hook.means {
-        if btf.is_none() && !means.is_fallback() {
-            continue;
-        }
-        match hook::load(ebpf, btf, hook.name, means)
-            .and_then(|()| hook::attach(ebpf, hook.name, means))
-        {
-            Ok(()) => return (Ok(means), refusal),
-            // When both are refused, the first refusal tells more: the fallback asks less of the
-            // kernel.
-            Err(error) => refusal = refusal.or(Some(error)),
-        }
-        if let Some(program) = ebpf.program_mut(&hook::program_name(hook.name, means)) {
-            hook::unload(program);
-        }
+    let first = hook.first_means(btf);
+    let Err(refusal) = loaded.and_then(|()| attach_or_unload(ebpf, hook, first)) else {
+        return (Ok(first), None);
+    };
+    let [_, fallback] = hook.means;
+    // When both are refused, the first refusal tells more: the fallback asks less of the kernel.
+    if first != fallback
+        && hook::load(ebpf, btf, hook.name, fallback).is_ok()
+        && attach_or_unload(ebpf, hook, fallback).is_ok()
+    {
+        return (Ok(fallback), Some(refusal));
     }
-    let error = refusal.unwrap_or_else(|| ProgramError::InvalidName {
-        name: hook.name.to_owned(),
-    });
-    (Err(error), None)
+    (Err(refusal), None)
+}
+
+fn attach_or_unload(ebpf: &mut Ebpf, hook: &Hook, means: Means) -> Result<(), ProgramError> {
+    let attached = hook::attach(ebpf, hook.name, means);
+    if attached.is_err()
+        && let Some(program) = ebpf.program_mut(&hook::program_name(hook.name, means))
+    {
+        hook::unload(program);
+    }
+    attached
 }
 
 /// What the refusal of a program means on this kernel.

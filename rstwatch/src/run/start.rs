@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     interpret::Interpreter,
     kernel::{cost, stack::Stacks},
-    load::{Attached, Kernel, Settings, Tracer, preflight},
+    load::{Attached, Kernel, Settings, Tracer, hook::INTERRUPTING, preflight},
     netns,
     owner::procfs,
     pipeline::Pipeline,
@@ -90,7 +90,10 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     let abilities = Abilities {
         reasons: host.reasons,
         // Where the tracepoint does not tell of them, functions are hooked.
-        without_socket: tracer.hooks.iter().all(|hook| hook.outcome.is_ok()),
+        without_socket: tracer
+            .hooks
+            .iter()
+            .all(|hook| hook.outcome.is_ok() || hook.hook == INTERRUPTING),
     };
     let interpreter = Interpreter {
         clock: Clock::read()?,

@@ -6,6 +6,7 @@
 
 mod counters;
 mod doctor;
+mod interrupted;
 mod load;
 mod options;
 mod output;

@@ -17,8 +17,9 @@ const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 pub(super) struct HookTime {
     /// The tracepoint, or the program's number where the kernel does not tell.
     pub(super) hook: String,
+    /// Of the program that has run most often: where there are several, each event runs all.
     pub(super) runs: u64,
-    /// All runs together.
+    /// All runs of all programs together.
     pub(super) ns: u64,
 }
 
@@ -87,17 +88,19 @@ pub(super) fn times_in(files: &[String]) -> Vec<HookTime> {
             programs.insert(program, (runs, ns));
         }
     }
-    programs
-        .into_iter()
-        .filter(|(_, (runs, _))| *runs > 0)
-        .map(|(program, (runs, ns))| HookTime {
-            hook: hooks
-                .get(&program)
-                .map_or_else(|| format!("program {program}"), |&hook| hook.to_owned()),
-            runs,
-            ns,
-        })
-        .collect()
+    let mut times: Vec<HookTime> = Vec::new();
+    for (program, (runs, ns)) in programs {
+        let hook = hooks
+            .get(&program)
+            .map_or_else(|| format!("program {program}"), |&hook| hook.to_owned());
+        if let Some(time) = times.iter_mut().find(|time| time.hook == hook) {
+            time.runs = time.runs.max(runs);
+            time.ns += ns;
+        } else if runs > 0 {
+            times.push(HookTime { hook, runs, ns });
+        }
+    }
+    times
 }
 
 fn field<'t>(file: &'t str, name: &str) -> Option<&'t str> {
@@ -125,7 +128,9 @@ mod tests {
             program(42, 300, 3),
             program(43, 0, 0),
             program(44, 10, 1),
+            program(45, 30, 2),
             "link_type:\tperf\nprog_id:\t42\ntp_name:\ttcp_send_reset\n".to_owned(),
+            "link_type:\tperf\nprog_id:\t45\ntp_name:\ttcp_send_reset\n".to_owned(),
         ];
         let times = times_in(&files);
         let times: Vec<_> = times
@@ -134,7 +139,7 @@ mod tests {
             .collect();
         assert_eq!(
             times,
-            [("tcp_send_reset", 3, 100.0), ("program 44", 1, 10.0)]
+            [("tcp_send_reset", 3, 110.0), ("program 44", 1, 10.0)]
         );
     }
 }
