@@ -35,7 +35,7 @@ const DESCRIPTORS: u64 = 2 * SILENT + 256;
 const APART: Duration = Duration::from_millis(2);
 
 /// How many resets may be missing at the most. With the first program alone it was 81 to 138 of a
-/// thousand in six runs. With both it is none in most runs; but timers of 32 ms expire together, and now and
+/// thousand in three runs. With both it is none in most runs; but timers of 32 ms expire together, and now and
 /// then such a bunch or two, of 14 each, reach neither program, with one as with two.
 const MISSING: u64 = 64;
 

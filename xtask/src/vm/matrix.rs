@@ -105,7 +105,11 @@ impl Column {
                 None => say(format!("{name} was not begun")),
             }
         }
-        for cause in self.causes() {
+        let causes = self.causes();
+        if causes.is_empty() {
+            say("the selftest names no cause".to_owned());
+        }
+        for cause in causes {
             if let Some(why) = self.judge(&cause) {
                 say(format!("{cause}: {why}"));
             }
@@ -314,6 +318,14 @@ mod tests {
                 "6.1.192-2: refused: right (why)",
                 "6.1.192-2: btf_x was refused: EPERM",
             ]
+        );
+    }
+
+    #[test]
+    fn a_selftest_that_says_nothing_is_a_fault() {
+        assert_eq!(
+            column("7.2.13-1", &[], LOADED).faults(),
+            ["7.2.13-1: the selftest names no cause"]
         );
     }
 

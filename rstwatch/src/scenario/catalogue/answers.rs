@@ -214,7 +214,9 @@ pub(super) const ALL: &[Scenario] = &[
             replace
             reborn listen server
         ",
+        // The ACK ends the silence, which is long where the tracer starts slowly.
         script: "
+            reborn forge client ack
             client send 5
             client recv 1 -> ECONNRESET
             client close
