@@ -21,7 +21,7 @@ use rstwatch_common::{
 
 use crate::{
     globals, maps,
-    memory::{KernelPtr, barrier},
+    memory::{KernelPtr, barrier, spread},
 };
 
 /// Records of a chain that are looked at. A chain has two on average when the history is full.
@@ -186,7 +186,7 @@ fn chain(tuple: &Tuple) -> Option<*mut Link> {
             (*words.add(at), high)
         };
         hash ^= u64::from(low) | u64::from(high) << 32;
-        hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash = spread(hash);
         hash ^= hash >> 29;
     }
     CHAINS.get_ptr_mut((hash >> 32) as u32 & globals::history_chains_mask())

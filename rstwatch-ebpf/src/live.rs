@@ -21,7 +21,7 @@ use rstwatch_common::{entry::SocketEntry, stats::Stat};
 
 use crate::{
     globals, maps,
-    memory::{Memory, barrier},
+    memory::{Memory, barrier, spread},
 };
 
 /// Buckets: a power of two.
@@ -136,7 +136,7 @@ struct Hash(u64);
 impl Hash {
     #[inline(always)]
     fn of(sock: u64) -> Self {
-        Self(sock.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        Self(spread(sock))
     }
 
     /// The number of its first bucket.

@@ -176,6 +176,12 @@ pub unsafe fn read_if_present<M: Memory, T: Copy + Default>(base: KernelPtr, off
     }
 }
 
+/// Spreads a value over 64 bits, the highest best: a multiplicative hash (by the golden ratio).
+#[inline(always)]
+pub fn spread(value: u64) -> u64 {
+    value.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 /// Keeps what stands before it before what stands behind it. x86-64 keeps stores in their order, and
 /// loads in theirs: there only the compiler must be told.
 #[cfg(not(bpf_target_arch = "aarch64"))]

@@ -21,7 +21,8 @@ pub fn destroy_sock<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     if sock.is_null() {
         return;
     }
-    let Some(entry) = live::find::<M>(M::address(sock)) else {
+    let address = M::address(sock);
+    let Some(entry) = live::find::<M>(address) else {
         return;
     };
     // SAFETY: the map gave the pointer; a socket is destroyed once.
@@ -47,7 +48,7 @@ pub fn destroy_sock<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
             history::remember(ctx, &tuple, net, entry);
         }
     }
-    live::forget::<M>(M::address(sock));
+    live::forget::<M>(address);
 }
 
 /// Tells user space who closed a reset socket. After a reset the kernel destroys a socket that a

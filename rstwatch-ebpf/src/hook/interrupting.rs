@@ -13,7 +13,10 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::{EbpfContext, macros::map, maps::PerCpuArray};
 use rstwatch_common::stats::Stat;
 
-use crate::{maps, memory::number};
+use crate::{
+    maps,
+    memory::{number, spread},
+};
 
 /// Places of a CPU for what the first program was called for, and the second was not yet: of resets that
 /// interrupt each other in that moment, two that share a place would be told twice.
@@ -58,6 +61,5 @@ pub fn interrupting<C: EbpfContext>(ctx: &C, tell: impl FnOnce()) {
 /// The place for what was called from `frame`.
 #[inline(always)]
 fn place(frame: u64) -> Option<*mut u64> {
-    let hash = frame.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    TOLD.get_ptr_mut((hash >> (64 - PLACE_BITS)) as u32)
+    TOLD.get_ptr_mut((spread(frame) >> (64 - PLACE_BITS)) as u32)
 }
