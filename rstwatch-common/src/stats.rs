@@ -34,6 +34,9 @@ pub enum Stat {
     ReadFailed,
     /// The kernel stack could not be taken.
     StackFailed,
+    /// `tcp_send_reset` fired for a reset of the kernel's own accord, which a process may be making in its
+    /// own system call, with interrupts on.
+    OfOwnAccord,
     /// `tcp_send_reset` fired in the middle of another one's hook: the kernel skipped the program, and a
     /// second one told of it.
     Interrupting,
@@ -41,7 +44,7 @@ pub enum Stat {
 
 impl Stat {
     /// Every counter, in the order of its index.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Sent,
         Self::Received,
         Self::NotReceived,
@@ -57,6 +60,7 @@ impl Stat {
         Self::HistoryFailed,
         Self::ReadFailed,
         Self::StackFailed,
+        Self::OfOwnAccord,
         Self::Interrupting,
     ];
 

@@ -59,7 +59,7 @@ use crate::memory::{Direct, Probe};
 #[btf_tracepoint(function = "tcp_send_reset")]
 #[inline(always)]
 pub fn btf_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
-    hook::interruptible(&ctx, || btf_sent(&ctx));
+    hook::interruptible(|| btf_sent(&ctx));
     0
 }
 
@@ -67,7 +67,7 @@ pub fn btf_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
 #[btf_tracepoint(function = "tcp_send_reset")]
 #[inline(always)]
 pub fn btf_interrupting_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
-    hook::interrupting(&ctx, || btf_sent(&ctx));
+    hook::interrupting(|| btf_sent(&ctx));
     0
 }
 
@@ -107,7 +107,7 @@ pub fn btf_tcp_destroy_sock(ctx: BtfTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 #[inline(always)]
 pub fn raw_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
-    hook::interruptible(&ctx, || raw_sent(&ctx));
+    hook::interruptible(|| raw_sent(&ctx));
     0
 }
 
@@ -115,7 +115,7 @@ pub fn raw_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 #[inline(always)]
 pub fn raw_interrupting_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
-    hook::interrupting(&ctx, || raw_sent(&ctx));
+    hook::interrupting(|| raw_sent(&ctx));
     0
 }
 

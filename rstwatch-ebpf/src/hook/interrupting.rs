@@ -6,60 +6,49 @@
 //! what the first was skipped for.
 //!
 //! It has to be a second program, with a stack of its own: newer kernels give a program one for each CPU,
-//! since it is never there twice.
+//! since it is never there twice. And it makes every reset dearer, so user space attaches it only when there
+//! are resets that can be interrupted.
 
 use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::{EbpfContext, macros::map, maps::PerCpuArray};
+use aya_ebpf::{macros::map, maps::PerCpuArray};
 use rstwatch_common::stats::Stat;
 
-use crate::{
-    maps,
-    memory::{number, spread},
-};
+use crate::maps;
 
-/// Places of a CPU for what the first program was called for, and the second was not yet: of resets that
-/// interrupt each other in that moment, two that share a place would be told twice.
-const PLACES: u32 = 1 << PLACE_BITS;
-const PLACE_BITS: u32 = 8;
-
-/// What the first program was called for, by where it was called from: the kernel calls both from one
-/// frame of its stack (`__traceiter_tcp_send_reset`), and what is interrupted has another frame than
-/// what interrupts it.
+/// 1 while the first program is telling of a reset on this CPU.
 #[map]
-static TOLD: PerCpuArray<u64> = PerCpuArray::with_max_entries(PLACES, 0);
+static TELLING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// The first program, with `tell` of a reset.
+///
+/// What interrupts it in the few instructions before it says so, or after, is told by neither: the kernel
+/// counts it as skipped.
 #[inline(always)]
-pub fn interruptible<C: EbpfContext>(ctx: &C, tell: impl FnOnce()) {
-    let frame = number(ctx.as_ptr().cast());
-    if let Some(told) = place(frame) {
-        // SAFETY: the map gave the pointer.
-        unsafe { write_volatile(told, frame) };
-    }
+pub fn interruptible(tell: impl FnOnce()) {
+    say(1);
     tell();
+    say(0);
 }
 
-/// The second program, with `tell` of a reset.
 #[inline(always)]
-pub fn interrupting<C: EbpfContext>(ctx: &C, tell: impl FnOnce()) {
-    let frame = number(ctx.as_ptr().cast());
-    let Some(told) = place(frame) else {
+fn say(telling: u64) {
+    if let Some(said) = TELLING.get_ptr_mut(0) {
+        // SAFETY: the map gave the pointer, and no other CPU uses it.
+        unsafe { write_volatile(said, telling) };
+    }
+}
+
+/// The second program, with `tell` of a reset. While the first is at another one, it was skipped for this.
+#[inline(always)]
+pub fn interrupting(tell: impl FnOnce()) {
+    let Some(telling) = TELLING.get_ptr_mut(0) else {
         return;
     };
     // SAFETY: the map gave the pointer.
-    unsafe {
-        if read_volatile(told) == frame {
-            write_volatile(told, 0);
-            return;
-        }
+    if unsafe { read_volatile(telling) } == 0 {
+        return;
     }
     maps::count(Stat::Interrupting);
     tell();
-}
-
-/// The place for what was called from `frame`.
-#[inline(always)]
-fn place(frame: u64) -> Option<*mut u64> {
-    TOLD.get_ptr_mut((spread(frame) >> (64 - PLACE_BITS)) as u32)
 }

@@ -264,6 +264,7 @@ fn active<M: Memory, C: EbpfContext>(
     state: u8,
     Scratch { tuple, known }: &mut Scratch,
 ) {
+    maps::count(Stat::OfOwnAccord);
     // SAFETY: the hook's socket is full and not null; the others are ours.
     unsafe {
         socket::fill_tuple::<M>(tuple, sock, tcp);

@@ -166,8 +166,10 @@ pub struct Tracer {
     stats: PerCpuArray<MapData, u64>,
     /// By kind, and what had no room there by kind without the port.
     tally: [PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>; 2],
-    /// What became of each hook that this kernel is to have.
+    /// What became of each hook that this kernel is to have; not of [`INTERRUPTING`], if it is waiting.
     pub hooks: Vec<Attached>,
+    /// How to attach [`INTERRUPTING`], which is loaded and not attached yet.
+    waiting: Option<Means>,
 }
 
 impl Tracer {
@@ -183,10 +185,14 @@ impl Tracer {
         } else {
             Btf::from_sys_fs().ok()
         };
-        let mut hooks = Vec::new();
+        let (mut hooks, mut waiting) = (Vec::new(), None);
         let wanted = hook::wanted(&settings.kernel.hooks);
         let loaded = hook::load_all(&mut ebpf, btf.as_ref(), &wanted);
         for (hook, loaded) in wanted.into_iter().zip(loaded) {
+            if hook.name == INTERRUPTING && loaded.is_ok() {
+                waiting = Some(hook.first_means(btf.as_ref()));
+                continue;
+            }
             let (outcome, refusal) = attach(&mut ebpf, btf.as_ref(), &hook, loaded);
             let explain = |error| from_program(hook.name, error, settings.kernel);
             let outcome = outcome.map_err(explain);
@@ -207,7 +213,32 @@ impl Tracer {
             stats,
             tally,
             hooks,
+            waiting,
         })
+    }
+
+    /// Attaches [`INTERRUPTING`] once there are resets that can be interrupted: it makes every reset
+    /// dearer, and most storms have none. Gives what became of it, that one time.
+    ///
+    /// # Errors
+    ///
+    /// When the counters cannot be read.
+    pub fn heed_interruptions(&mut self) -> anyhow::Result<Option<Attached>> {
+        let Some(means) = self.waiting else {
+            return Ok(None);
+        };
+        if self.stat(Stat::OfOwnAccord)? == 0 {
+            return Ok(None);
+        }
+        self.waiting = None;
+        let outcome = hook::attach(&mut self.ebpf, INTERRUPTING, means)
+            .map(|()| means)
+            .map_err(|error| StartError::from_program(INTERRUPTING, error));
+        Ok(Some(Attached {
+            hook: INTERRUPTING,
+            outcome,
+            refusal: None,
+        }))
     }
 
     /// The ring to read from, which is filled since the start. Mapping it makes all of it count as
@@ -253,14 +284,14 @@ impl Tracer {
     }
 
     /// How often the kernel skipped `tcp_send_reset` and `tcp_receive_reset` programs, because they
-    /// would have interrupted themselves on the same CPU, and no second program was there for it:
-    /// resets that were not even counted. `None` before 5.12, which does not tell.
+    /// would have interrupted themselves on the same CPU, and no second program told of it: resets that
+    /// were not even counted. `None` before 5.12, which does not tell.
     pub fn skipped(&self) -> Option<u64> {
         let mut sum = None;
         for Attached { hook, outcome, .. } in &self.hooks {
             let Ok(means) = outcome else { continue };
             // The first two only learn owners.
-            if TRACEPOINTS[..2].contains(hook) || *hook == INTERRUPTING {
+            if TRACEPOINTS[..2].contains(hook) {
                 continue;
             }
             let fd = match self.ebpf.program(&hook::program_name(hook, *means)) {

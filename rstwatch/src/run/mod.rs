@@ -221,6 +221,9 @@ impl Run {
             let counted = self.counted()?;
             self.pipeline.watch_storm(now_ns, counted);
         }
+        if let Some(attached) = self.tracer.heed_interruptions()? {
+            start::say_attached(&attached, self.options.verbose);
+        }
         self.search_on().await?;
         if !self.now_and_then()? {
             return Ok(false);

@@ -130,32 +130,36 @@ fn say_how_it_went(options: &TraceOptions, kernel: &Kernel, tracer: &Tracer, ope
             cost::of_hook(hook)
         );
     }
-    for Attached { hook, outcome, .. } in &tracer.hooks {
-        if let Err(why) = outcome {
-            eprintln!("rstwatch: {why}: {}", cost::of_hook(hook));
-        }
-    }
     if options.verbose {
         for missing in &kernel.missing {
             eprintln!("rstwatch: {missing}");
         }
-        for Attached {
-            hook,
-            outcome,
-            refusal,
-        } in &tracer.hooks
-        {
-            if let Some(refusal) = refusal {
-                eprintln!("rstwatch: {refusal}");
-                if let Some(log) = refusal.verifier_log() {
-                    eprintln!("{log}");
-                }
-            }
-            if let Ok(means) = outcome {
-                eprintln!("rstwatch: {hook} attached as {means}");
-            }
-        }
+    }
+    for attached in &tracer.hooks {
+        say_attached(attached, options.verbose);
+    }
+    if options.verbose {
         eprintln!("rstwatch: {open_sockets} open sockets at the start");
+    }
+}
+
+/// Says on standard error what is not known for want of a hook; with `verbose`, how it was attached.
+pub(super) fn say_attached(attached: &Attached, verbose: bool) {
+    let Attached {
+        hook,
+        outcome,
+        refusal,
+    } = attached;
+    if verbose && let Some(refusal) = refusal {
+        eprintln!("rstwatch: {refusal}");
+        if let Some(log) = refusal.verifier_log() {
+            eprintln!("{log}");
+        }
+    }
+    match outcome {
+        Ok(means) if verbose => eprintln!("rstwatch: {hook} attached as {means}"),
+        Ok(_) => {}
+        Err(why) => eprintln!("rstwatch: {why}: {}", cost::of_hook(hook)),
     }
 }
 
