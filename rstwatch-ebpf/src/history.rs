@@ -12,16 +12,22 @@ use core::{
     ptr::{read_volatile, write_volatile},
 };
 
-use aya_ebpf::{EbpfContext, helpers::bpf_get_smp_processor_id, macros::map, maps::Array};
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    macros::map,
+    maps::Array,
+};
 use aya_log_ebpf::warn;
 use rstwatch_common::{
-    entry::{SocketEntry, Tuple},
+    entry::{SocketEntry, Task, Tuple, VIA_CLOSE, VIA_NONE},
     stats::Stat,
 };
 
 use crate::{
     globals, maps,
-    memory::{KernelPtr, barrier, spread},
+    memory::{KernelPtr, Memory, barrier, spread},
+    task,
 };
 
 /// Records of a chain that are looked at. A chain has two on average when the history is full.
@@ -35,15 +41,16 @@ const ENDS: usize = offset_of!(Tuple, netns) / 4;
 struct Ring {
     /// The number of the newest record; 0: none yet.
     newest: u32,
-    /// Not zero while a record is being written: by a program that this one has interrupted.
+    /// Not zero while a number is being taken: by a program that this one has interrupted.
     busy: u32,
 }
 
 /// Where a record is: the CPU whose ring has it above its number there. 0: nowhere.
 type Link = u64;
 
-/// A closed connection.
-#[repr(C)]
+/// A closed connection, in three cache lines. What has not been touched for a while is not in the
+/// processor's cache, so each line counts that a close writes to: nearly all write to two.
+#[repr(C, align(64))]
 struct Past {
     /// The connection's addresses and ports, as in [`Tuple`].
     ends: [u32; ENDS],
@@ -54,53 +61,75 @@ struct Past {
     net: u64,
     /// The next one in the chain, an older one.
     older: Link,
-    entry: SocketEntry,
+    /// As in [`SocketEntry`], with the two below.
+    via: u8,
+    prev_state: u8,
+    marks: u8,
+    /// Not zero when the owner was not written, because the process that closed it is the owner.
+    closed_by_owner: u8,
+    error: u16,
+    pad: u16,
+
+    closer: Task,
+    born_ns: u64,
+    closed_ns: u64,
+
+    owner: Task,
+    unused: [u64; 2],
 }
+
+const _: () = assert!(size_of::<Past>() == 3 * 64);
 
 /// By CPU. The loader sets the size of each of these maps.
 #[map]
-static RINGS: Array<Ring> = Array::with_max_entries(1, 0);
+static RINGS: Array<Ring> = Array::with_max_entries(1, maps::ALIGNED);
 
 /// The records, ring by ring.
 #[map]
-static HISTORY: Array<Past> = Array::with_max_entries(1, 0);
+static HISTORY: Array<Past> = Array::with_max_entries(1, maps::ALIGNED);
 
 /// The first record of each chain. Fewer than there are records: each close looks at one, and a
 /// table that stays in the cache is worth more than short chains, which only a segment without a
 /// socket goes along.
 #[map]
-static CHAINS: Array<Link> = Array::with_max_entries(1, 0);
+static CHAINS: Array<Link> = Array::with_max_entries(1, maps::ALIGNED);
 
-/// Remembers a connection. Returns whether it did; if not, that is counted.
+/// A record that is being written.
+pub struct Draft {
+    past: *mut Past,
+    number: u32,
+    chain: *mut Link,
+    link: Link,
+}
+
+/// Begins a record of a connection. There is none when this program has interrupted another one at the
+/// same: that is counted.
 ///
-/// Two CPUs that put a record into the same chain in the same nanoseconds may lose one of them.
+/// What it looks at is seldom in the cache: whoever has something else to do before
+/// [`Draft::keep`] does it here after.
 #[inline(always)]
-pub fn remember<C: EbpfContext>(
-    ctx: &C,
-    tuple: &Tuple,
-    net: KernelPtr,
-    entry: *const SocketEntry,
-) -> bool {
+pub fn begin<C: EbpfContext>(ctx: &C, tuple: &Tuple, net: KernelPtr) -> Option<Draft> {
     // SAFETY: the helper takes no argument.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let (Some(ring), Some(chain)) = (RINGS.get_ptr_mut(cpu), chain(tuple)) else {
-        return false;
-    };
-    // SAFETY: the maps gave the pointers; only this CPU writes to the ring and its records, and
-    // only one program at a time. `entry` points to a map's value or to ours, and is not null.
+    let chain = chain(tuple)?;
+    let ring = RINGS.get_ptr_mut(cpu)?;
+    // SAFETY: the maps gave the pointers; only this CPU writes to the ring, and only one program at a
+    // time.
     unsafe {
+        // Asked for now, and read again when it is there.
+        read_volatile(chain);
         if read_volatile(&raw const (*ring).busy) != 0 {
             maps::count(Stat::HistoryFailed);
             warn!(ctx, "the history is busy");
-            return false;
+            return None;
         }
         write_volatile(&raw mut (*ring).busy, 1);
         // A number is never zero.
-        let number = ((*ring).newest + 1) | u32::from((*ring).newest == u32::MAX);
-        let Some(past) = record(cpu, number) else {
-            write_volatile(&raw mut (*ring).busy, 0);
-            return false;
-        };
+        let newest = read_volatile(&raw const (*ring).newest);
+        let number = (newest + 1) | u32::from(newest == u32::MAX);
+        write_volatile(&raw mut (*ring).newest, number);
+        write_volatile(&raw mut (*ring).busy, 0);
+        let past = record(cpu, number)?;
         write_volatile(&raw mut (*past).number, 0);
         barrier(ring);
         let words: *const u32 = (&raw const *tuple).cast();
@@ -108,14 +137,118 @@ pub fn remember<C: EbpfContext>(
             (*past).ends[at] = *words.add(at);
         }
         (*past).net = net as u64;
-        (*past).older = *chain;
-        (*past).entry = *entry;
-        barrier(ring);
-        write_volatile(&raw mut (*past).number, number);
-        (*ring).newest = number;
-        write_volatile(chain, u64::from(cpu) << 32 | u64::from(number));
-        write_volatile(&raw mut (*ring).busy, 0);
+        Some(Draft {
+            past,
+            number,
+            chain,
+            link: u64::from(cpu) << 32 | u64::from(number),
+        })
     }
+}
+
+impl Draft {
+    /// Keeps what is known of the connection.
+    ///
+    /// # Safety
+    ///
+    /// `entry` must be valid for reads.
+    #[inline(always)]
+    pub unsafe fn keep(self, entry: *const SocketEntry) {
+        let past = self.past;
+        // SAFETY: the map gave the pointer to the record, which is this program's until it has its
+        // number; the caller's promise.
+        unsafe {
+            (*past).via = (*entry).via;
+            (*past).prev_state = (*entry).prev_state;
+            (*past).marks = (*entry).marks;
+            (*past).error = (*entry).error;
+            (*past).closer = (*entry).closer;
+            (*past).born_ns = (*entry).born_ns;
+            (*past).closed_ns = (*entry).closed_ns;
+            self.set_owner(&raw const (*entry).owner);
+        }
+        self.file();
+    }
+
+    /// Keeps that the running task closes it in state `old`, and what is known besides.
+    ///
+    /// # Safety
+    ///
+    /// `known` must be valid for reads.
+    #[inline(always)]
+    pub unsafe fn keep_closed<M: Memory>(self, old: u8, known: Option<*mut SocketEntry>) {
+        let past = self.past;
+        // SAFETY: as in `keep`; the helper takes no argument.
+        unsafe {
+            task::fill_current::<M>(&raw mut (*past).closer);
+            (*past).closed_ns = bpf_ktime_get_ns();
+            (*past).prev_state = old;
+            if let Some(entry) = known
+                && (*entry).via != VIA_NONE
+            {
+                (*past).via = (*entry).via;
+                (*past).marks = (*entry).marks;
+                (*past).error = (*entry).error;
+                (*past).born_ns = (*entry).born_ns;
+                self.set_owner(&raw const (*entry).owner);
+            } else {
+                (*past).via = VIA_CLOSE;
+                (*past).marks = known.map_or(0, |entry| (*entry).marks);
+                (*past).error = known.map_or(0, |entry| (*entry).error);
+                (*past).born_ns = 0;
+                (*past).closed_by_owner = 1;
+            }
+        }
+        self.file();
+    }
+
+    /// Writes the owner, unless it is the closer.
+    ///
+    /// # Safety
+    ///
+    /// `owner` must be valid for reads, and the closer have been written.
+    #[inline(always)]
+    unsafe fn set_owner(&self, owner: *const Task) {
+        let past = self.past;
+        // SAFETY: as in `keep`.
+        unsafe {
+            let same =
+                (*owner).pid == (*past).closer.pid && (*owner).start_ns == (*past).closer.start_ns;
+            (*past).closed_by_owner = u8::from(same);
+            if !same {
+                (*past).owner = *owner;
+            }
+        }
+    }
+
+    /// Puts the record into its chain.
+    ///
+    /// Two CPUs that put a record into the same chain in the same nanoseconds may lose one of them.
+    #[inline(always)]
+    fn file(self) {
+        // SAFETY: the maps gave the pointers.
+        unsafe {
+            (*self.past).older = read_volatile(self.chain);
+            barrier(self.chain);
+            write_volatile(&raw mut (*self.past).number, self.number);
+            write_volatile(self.chain, self.link);
+        }
+    }
+}
+
+/// Remembers a connection. Returns whether it did; if not, that is counted.
+#[inline(always)]
+pub fn remember<C: EbpfContext>(
+    ctx: &C,
+    tuple: &Tuple,
+    net: KernelPtr,
+    entry: *const SocketEntry,
+) -> bool {
+    let Some(draft) = begin(ctx, tuple, net) else {
+        return false;
+    };
+    // SAFETY: `entry` points to a map's value or to the caller's own.
+    unsafe { draft.keep(entry) };
     true
 }
 
@@ -156,7 +289,7 @@ pub unsafe fn recall(tuple: &Tuple, net: KernelPtr, to: *mut SocketEntry) -> boo
             if read_volatile(&raw const (*past).net) == net as u64
                 && same(&raw const (*past).ends, tuple)
             {
-                *to = (*past).entry;
+                copy(to, past);
                 barrier(ring);
                 return read_volatile(&raw const (*past).number) == number;
             }
@@ -165,6 +298,32 @@ pub unsafe fn recall(tuple: &Tuple, net: KernelPtr, to: *mut SocketEntry) -> boo
         }
     }
     false
+}
+
+/// Copies what a record says.
+///
+/// # Safety
+///
+/// `to` must be valid for writes, `past` for reads.
+#[inline(always)]
+unsafe fn copy(to: *mut SocketEntry, past: *const Past) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*to).closer = (*past).closer;
+        (*to).owner = if (*past).closed_by_owner == 0 {
+            (*past).owner
+        } else {
+            (*past).closer
+        };
+        (*to).born_ns = (*past).born_ns;
+        (*to).closed_ns = (*past).closed_ns;
+        (*to).via = (*past).via;
+        (*to).prev_state = (*past).prev_state;
+        (*to).marks = (*past).marks;
+        (*to).pad = 0;
+        (*to).error = (*past).error;
+        (*to).pad2 = 0;
+    }
 }
 
 /// The record of that number in a CPU's ring, or whichever has taken its place.

@@ -54,16 +54,23 @@ struct Bucket {
 }
 
 #[map]
-static SOCKETS: Array<Bucket> = Array::with_max_entries(BUCKETS, 0);
+static SOCKETS: Array<Bucket> = Array::with_max_entries(BUCKETS, maps::ALIGNED);
 
 /// What is known about the socket in each place.
 #[map]
-static ENTRIES: Array<SocketEntry> = Array::with_max_entries(BUCKETS * PLACES, 0);
+static ENTRIES: Array<SocketEntry> = Array::with_max_entries(BUCKETS * PLACES, maps::ALIGNED);
 
 /// What is known of a live socket, by its [`Memory::address`].
 #[inline(always)]
 pub fn find<M: Memory>(sock: u64) -> Option<*mut SocketEntry> {
     entry_of(place_of::<M>(sock))
+}
+
+/// The same, with where that is.
+#[inline(always)]
+pub fn locate<M: Memory>(sock: u64) -> Option<(Place, *mut SocketEntry)> {
+    let place = place_of::<M>(sock);
+    entry_of(place).map(|entry| (place, entry))
 }
 
 /// Remembers a socket. Returns whether there was room. Where nothing tells when it goes, none is: the
@@ -91,9 +98,14 @@ pub fn remember<M: Memory, C: EbpfContext>(ctx: &C, sock: u64, entry: &SocketEnt
 #[inline(always)]
 pub fn forget<M: Memory>(sock: u64) {
     let place = place_of::<M>(sock);
-    if place == NOWHERE {
-        return;
+    if place != NOWHERE {
+        forget_at(sock, place);
     }
+}
+
+/// Forgets a live socket, which is there.
+#[inline(always)]
+pub fn forget_at(sock: u64, place: Place) {
     if let Some(bucket) = SOCKETS.get_ptr_mut(bucket_of(place)) {
         // SAFETY: the map gave the pointer.
         unsafe { set_tag(bucket, place, 0) };
@@ -107,7 +119,7 @@ pub fn forget<M: Memory>(sock: u64) {
 }
 
 /// A place: the bucket's number above that of the place in it.
-type Place = u32;
+pub type Place = u32;
 /// The bits of a [`Place`] that say where in its bucket it is.
 const AT: Place = 7;
 /// The bit of a [`Place`] that says that its bucket is the second one of its socket.

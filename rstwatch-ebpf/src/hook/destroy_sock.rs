@@ -22,7 +22,7 @@ pub fn destroy_sock<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
         return;
     }
     let address = M::address(sock);
-    let Some(entry) = live::find::<M>(address) else {
+    let Some((place, entry)) = live::locate::<M>(address) else {
         return;
     };
     // SAFETY: the map gave the pointer; a socket is destroyed once.
@@ -48,7 +48,7 @@ pub fn destroy_sock<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
             history::remember(ctx, &tuple, net, entry);
         }
     }
-    live::forget::<M>(address);
+    live::forget_at(address, place);
 }
 
 /// Tells user space who closed a reset socket. After a reset the kernel destroys a socket that a

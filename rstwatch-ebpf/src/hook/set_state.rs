@@ -126,25 +126,32 @@ fn closed<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
         return;
     }
     let address = M::address(sock);
-    if let Some(entry) = live::find::<M>(address) {
-        // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
-        unsafe {
-            set_closer::<M>(entry, old);
-            if done && remember_now::<M, C>(ctx, sock, port, entry) {
-                live::forget::<M>(address);
+    if done {
+        let mut tuple = Tuple::EMPTY;
+        // SAFETY: as above; `tuple` is ours.
+        let net = unsafe {
+            socket::fill_ends::<M>(&raw mut tuple, sock, port);
+            socket::net::<M>(sock)
+        };
+        if let Some(draft) = history::begin(ctx, &tuple, net) {
+            let known = live::locate::<M>(address);
+            // SAFETY: the map gave the pointer; the socket's lock keeps other writers off.
+            unsafe { draft.keep_closed::<M>(old, known.map(|(_, entry)| entry)) };
+            if let Some((place, _)) = known {
+                live::forget_at(address, place);
             }
+            return;
         }
+    }
+    if let Some(entry) = live::find::<M>(address) {
+        // SAFETY: as above.
+        unsafe { set_closer::<M>(entry, old) };
         return;
     }
     let mut entry = SocketEntry::EMPTY;
     // SAFETY: `entry` is ours.
-    let remembered = unsafe {
-        set_closer::<M>(&raw mut entry, old);
-        done && remember_now::<M, C>(ctx, sock, port, &raw const entry)
-    };
-    if !remembered {
-        live::remember::<M, C>(ctx, address, &entry);
-    }
+    unsafe { set_closer::<M>(&raw mut entry, old) };
+    live::remember::<M, C>(ctx, address, &entry);
 }
 
 /// The end of a listener (`__tcp_close`, `tcp_disconnect`): what its last connections still draw is
