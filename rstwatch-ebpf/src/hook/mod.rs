@@ -41,8 +41,7 @@ mod state {
     pub(super) const NEW_SYN_RECV: u8 = 12;
 }
 
-/// Submit without waking the reader: it looks by itself, and a wake-up an event would cost more
-/// than the event (`BPF_RB_NO_WAKEUP`).
+/// For what is discarded: there is nothing to read (`BPF_RB_NO_WAKEUP`).
 const NO_WAKEUP: u64 = 1;
 
 /// # Safety

@@ -123,19 +123,19 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
         (*reset).header.kind = KIND_SEGMENT_RESET;
         // The common case, a connect to a closed port, has no past.
         if (*reset).tcp_flags & (SYN | ACK) == SYN {
-            slot.submit(NO_WAKEUP);
+            slot.submit(maps::wakeup());
             return;
         }
         *tuple = (*reset).tuple;
         if !history::recall(tuple, net, known) {
-            slot.submit(NO_WAKEUP);
+            slot.submit(maps::wakeup());
             return;
         }
         if submit_late(reset, known) {
             slot.discard(NO_WAKEUP);
         } else {
             // The short record tells less, but loses nothing that was counted.
-            slot.submit(NO_WAKEUP);
+            slot.submit(maps::wakeup());
         }
     }
 }
@@ -157,7 +157,7 @@ unsafe fn submit_late(reset: *const Reset, past: *const SocketEntry) -> bool {
         (*to).reset.header.kind = KIND_LATE_RESET;
         copy_entry(&raw mut (*to).past, past);
     }
-    late.submit(NO_WAKEUP);
+    late.submit(maps::wakeup());
     true
 }
 
@@ -237,7 +237,7 @@ fn answer<M: Memory, C: EbpfContext>(
         }
         copy_entry(&raw mut (*record).entry, known);
     }
-    slot.submit(NO_WAKEUP);
+    slot.submit(maps::wakeup());
 }
 
 /// Takes back that a RST had been received.
@@ -314,7 +314,7 @@ fn active<M: Memory, C: EbpfContext>(
             }
         }
     }
-    slot.submit(NO_WAKEUP);
+    slot.submit(maps::wakeup());
 }
 
 /// # Safety

@@ -7,6 +7,7 @@
 mod bpf_log;
 mod counters;
 mod ready;
+mod rest;
 mod start;
 mod tally;
 pub mod top;
@@ -29,7 +30,7 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
-use self::{bpf_log::BpfLog, counters::Baseline, ready::ReadyFile, start::Started};
+use self::{bpf_log::BpfLog, counters::Baseline, ready::ReadyFile, rest::Rest, start::Started};
 use crate::{
     cause::Abilities,
     cli::{self, TraceOptions},
@@ -47,13 +48,6 @@ const RECORDS_A_TURN: usize = 1_024;
 
 /// Output that is handed to the writer at once.
 const CHUNK: usize = 64 << 10;
-
-/// How long the reader waits when the ring was empty. It bounds how late an event is shown and how
-/// much the ring must hold when a storm begins.
-const IDLE: Duration = Duration::from_millis(20);
-
-/// How long it waits while events come.
-const BUSY: Duration = Duration::from_millis(1);
 
 /// How long the last output may take when nobody seems to read it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -175,6 +169,7 @@ struct Run {
     output: Output,
     log: Option<BpfLog>,
     search: Option<Search>,
+    rest: Rest,
     next_clock: Instant,
     next_interval: Option<Instant>,
 }
@@ -199,6 +194,7 @@ impl Run {
             output: Output::start(to)?,
             log: None,
             search: None,
+            rest: Rest::new(),
             next_clock: Instant::now() + CLOCK_EVERY,
             next_interval: options.interval.map(|interval| Instant::now() + interval),
             options,
@@ -239,10 +235,13 @@ impl Run {
         if self.pipeline.is_complete() || self.output.has_ended() {
             return Ok(false);
         }
+        if taken > 0 || self.search.is_some() {
+            self.rest.wake(&mut self.tracer)?;
+        }
         match taken {
-            0 => sleep(IDLE).await,
+            0 => self.rest.while_idle(&mut self.tracer, &self.ring).await?,
             RECORDS_A_TURN.. => task::yield_now().await,
-            _ => sleep(BUSY).await,
+            _ => self.rest.briefly().await,
         }
         Ok(true)
     }

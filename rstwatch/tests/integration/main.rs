@@ -11,6 +11,7 @@ mod load;
 mod options;
 mod output;
 mod privileges;
+mod rest;
 mod scenarios;
 mod selftest;
 mod stage;
