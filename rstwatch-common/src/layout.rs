@@ -119,6 +119,7 @@ layout! {
     dst_dev: "dst_entry"."dev", 8;
     nd_net: "net_device"."nd_net.net", 8 optional;
     net_inum: "net"."ns.inum", 4;
+    net_cookie: "net"."net_cookie", 8 optional;
     socket_inode: "socket_alloc"."vfs_inode", 0;
     i_ino: "inode"."i_ino", 8;
     task_pid: "task_struct"."pid", 4;

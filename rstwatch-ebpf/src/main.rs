@@ -9,7 +9,7 @@
 //!
 //! - [`hook`]: what each tracepoint does.
 //! - [`tally`], [`filter`]: every reset is counted, and some are told.
-//! - [`socket`], [`segment`], [`task`]: reading what the kernel knows.
+//! - [`socket`], [`segment`], [`netns`], [`task`]: reading what the kernel knows.
 //! - [`memory`]: the two ways to read it.
 //! - [`live`], [`history`], [`maps`]: where it is kept and sent; [`globals`]: what user space tells us.
 
@@ -43,6 +43,7 @@ mod hook;
 mod live;
 mod maps;
 mod memory;
+mod netns;
 mod segment;
 mod socket;
 mod tally;

@@ -12,7 +12,8 @@ use rstwatch_common::{
 use crate::{
     globals::{offset_of_field, present},
     maps,
-    memory::{KernelPtr, Memory, probe},
+    memory::{KernelPtr, Memory, Probe, probe},
+    netns,
 };
 
 /// An IP header of either version without options.
@@ -229,7 +230,7 @@ pub unsafe fn net<M: Memory>(skb: KernelPtr) -> (KernelPtr, u32) {
         let dev = M::read::<u64>(skb, offset_of_field!(skb_dev)) as KernelPtr;
         if !dev.is_null() {
             let net = M::read::<u64>(dev, offset_of_field!(nd_net)) as KernelPtr;
-            return (net, M::read(net, offset_of_field!(net_inum)));
+            return (net, netns::inode::<M>(net));
         }
         // The lowest bit says whether a reference is held (`SKB_DST_NOREF`).
         let dst = (M::read::<u64>(skb, offset_of_field!(skb_refdst)) & !1) as KernelPtr;
@@ -238,7 +239,7 @@ pub unsafe fn net<M: Memory>(skb: KernelPtr) -> (KernelPtr, u32) {
         }
         let dev = probe::<u64>(dst, offset_of_field!(dst_dev)) as KernelPtr;
         let net = probe::<u64>(dev, offset_of_field!(nd_net)) as KernelPtr;
-        (net, probe(net, offset_of_field!(net_inum)))
+        (net, netns::inode::<Probe>(net))
     }
 }
 

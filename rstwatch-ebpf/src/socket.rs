@@ -12,6 +12,7 @@ use rstwatch_common::{
 use crate::{
     globals::{offset_of_field, present},
     memory::{KernelPtr, Memory, Probe, probe, read_if_present},
+    netns,
     segment::set_ipv4,
 };
 
@@ -61,20 +62,6 @@ pub unsafe fn net<M: Memory>(sock: KernelPtr) -> KernelPtr {
     (unsafe { M::read::<u64>(sock, offset_of_field!(skc_net)) }) as KernelPtr
 }
 
-/// The inode of a network namespace; 0 for null.
-///
-/// # Safety
-///
-/// `net` must be null or have been read as one through `M`.
-#[inline(always)]
-pub unsafe fn inum<M: Memory>(net: KernelPtr) -> u32 {
-    if net.is_null() {
-        return 0;
-    }
-    // SAFETY: the caller's promise.
-    unsafe { M::read(net, offset_of_field!(net_inum)) }
-}
-
 /// The socket's connection, its namespace included.
 ///
 /// # Safety
@@ -84,7 +71,7 @@ pub unsafe fn inum<M: Memory>(net: KernelPtr) -> u32 {
 pub unsafe fn fill_tuple<M: Memory>(tuple: *mut Tuple, sock: KernelPtr, tcp: KernelPtr) {
     // SAFETY: the caller's promise.
     unsafe {
-        (*tuple).netns = inum::<M>(net::<M>(sock));
+        (*tuple).netns = netns::inode::<M>(net::<M>(sock));
         fill_ends::<M>(tuple, sock, local_port::<M>(tcp));
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     globals::offset_of_field,
     history, live, maps,
     memory::{KernelPtr, Memory, Probe, read_if_present},
-    segment, socket, tally, task,
+    netns, segment, socket, tally, task,
 };
 
 /// TCP flag bits SYN and ACK.
@@ -115,7 +115,7 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
             // pointer at that offset of a full one.
             (*reset).substate = read_if_present::<Probe, u8>(sock, offset_of_field!(tw_substate));
             let net = socket::net::<M>(sock);
-            (net, socket::inum::<M>(net))
+            (net, netns::inode::<M>(net))
         } else {
             segment::net::<M>(skb)
         };

@@ -45,6 +45,7 @@ pub fn of_field(field: &Field) -> Option<&'static str> {
         | ("file", "f_count" | "f_ref")
         | ("sock_common", "skc_v6_daddr" | "skc_v6_rcv_saddr" | "skc_net.net")
         | ("net_device", "nd_net.net")
+        | ("net", "net_cookie")
         | ("tcp_sock", "is_mptcp" | "md5sig_info" | "ao_info")
         | ("rt6_info", "rt6i_flags") => return None,
         ("cgroup" | "kernfs_node", _) => {

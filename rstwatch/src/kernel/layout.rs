@@ -275,6 +275,7 @@ mod tests {
         ("dst_entry.dev", [0, 0, 0, 0, 0]),
         ("net_device.nd_net.net", [1264, 1280, 280, 264, 264]),
         ("net.ns.inum", [144, 144, 136, 176, 280]),
+        ("net.net_cookie", [4416, 4032, 4224, 4160, 4608]),
         ("socket_alloc.vfs_inode", [128, 128, 128, 128, 128]),
         ("inode.i_ino", [64, 64, 64, 64, 64]),
         ("task_struct.pid", [2232, 2416, 2432, 1264, 2808]),
