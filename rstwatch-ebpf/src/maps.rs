@@ -1,10 +1,10 @@
 //! The ring and the counters. What does not fit into a map is counted.
 
-use core::{arch::asm, ptr::read_volatile};
+use core::arch::asm;
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, PerCpuArray, RingBuf},
+    maps::{PerCpuArray, RingBuf},
 };
 use rstwatch_common::stats::{STAT_COUNT, Stat};
 
@@ -16,24 +16,6 @@ pub const ALIGNED: u32 = 1 << 10;
 /// Records on their way to user space. The loader sets the size.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
-
-/// 1 while user space waits for the ring to be readable, which writes it.
-#[map]
-static READER: Array<u32> = Array::with_max_entries(1, ALIGNED);
-
-/// How to submit a record. While events come the reader looks by itself, and a wake-up an event would cost
-/// more than the event (`BPF_RB_NO_WAKEUP`); where none have come for a while it sleeps
-/// (`BPF_RB_FORCE_WAKEUP`).
-#[inline(always)]
-pub fn wakeup() -> u64 {
-    const NO_WAKEUP: u64 = 1;
-    const FORCE_WAKEUP: u64 = 2;
-    match READER.get_ptr(0) {
-        // SAFETY: the map gave the pointer. Volatile: user space writes to it.
-        Some(asleep) if unsafe { read_volatile(asleep) } != 0 => FORCE_WAKEUP,
-        _ => NO_WAKEUP,
-    }
-}
 
 /// Counters, by [`Stat`].
 #[map]

@@ -26,7 +26,7 @@ static INODES: PerCpuArray<u64> = PerCpuArray::with_max_entries(PLACES, 0);
 /// # Safety
 ///
 /// `net` must be null or have been read as one through `M`.
-#[inline(always)]
+#[inline(never)]
 pub unsafe fn inode<M: Memory>(net: KernelPtr) -> u32 {
     if net.is_null() {
         return 0;

@@ -8,7 +8,7 @@ use rstwatch_common::{
     stats::Stat,
 };
 
-use super::{fill_header, lost, state::SYN_SENT};
+use super::{IF_READ, fill_header, lost, state::SYN_SENT};
 use crate::{
     history, live, maps,
     memory::{KernelPtr, Memory},
@@ -65,5 +65,5 @@ fn report_closer<M: Memory, C: EbpfContext>(ctx: &C, sock: u64) {
         fill_header(&raw mut (*record).header, KIND_CLOSED, sock);
         task::fill_current::<M>(&raw mut (*record).closer);
     }
-    slot.submit(maps::wakeup());
+    slot.submit(IF_READ);
 }

@@ -41,6 +41,10 @@ mod state {
     pub(super) const NEW_SYN_RECV: u8 = 12;
 }
 
+/// How to submit: whoever waits for the ring is woken if all before this record has been read, and not for
+/// each record (`bpf_ringbuf_commit`, `kernel/bpf/ringbuf.c`). In a storm nobody waits.
+const IF_READ: u64 = 0;
+
 /// For what is discarded: there is nothing to read (`BPF_RB_NO_WAKEUP`).
 const NO_WAKEUP: u64 = 1;
 

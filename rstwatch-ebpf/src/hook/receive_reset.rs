@@ -9,7 +9,7 @@ use rstwatch_common::{
 };
 
 use super::{
-    awaits_close, copy_entry, fill_header, is_closing, lost,
+    IF_READ, awaits_close, copy_entry, fill_header, is_closing, lost,
     state::{CLOSE_WAIT, SYN_SENT},
 };
 use crate::{
@@ -102,7 +102,7 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
             (*record).socket.flags &= !SOCK_HELD;
         }
     }
-    slot.submit(maps::wakeup());
+    slot.submit(IF_READ);
 }
 
 /// The reset of a connect under way, which has an entry since `connect()` and needs it no more: the
@@ -131,7 +131,7 @@ fn refused<M: Memory, C: EbpfContext>(
         (*record).born_ns = (*entry).born_ns;
         (*record).cgroup = socket::cgroup::<M>(sock);
     }
-    slot.submit(maps::wakeup());
+    slot.submit(IF_READ);
     live::forget::<M>(M::address(sock));
 }
 

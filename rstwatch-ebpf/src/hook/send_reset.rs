@@ -12,7 +12,7 @@ use rstwatch_common::{
 };
 
 use super::{
-    NO_WAKEUP, awaits_close, copy_entry, fill_header, is_closing, lost,
+    IF_READ, NO_WAKEUP, awaits_close, copy_entry, fill_header, is_closing, lost,
     state::{CLOSE, LISTEN, NEW_SYN_RECV, TIME_WAIT},
 };
 use crate::{
@@ -123,19 +123,19 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
         (*reset).header.kind = KIND_SEGMENT_RESET;
         // The common case, a connect to a closed port, has no past.
         if (*reset).tcp_flags & (SYN | ACK) == SYN {
-            slot.submit(maps::wakeup());
+            slot.submit(IF_READ);
             return;
         }
         *tuple = (*reset).tuple;
         if !history::recall(tuple, net, known) {
-            slot.submit(maps::wakeup());
+            slot.submit(IF_READ);
             return;
         }
         if submit_late(reset, known) {
             slot.discard(NO_WAKEUP);
         } else {
             // The short record tells less, but loses nothing that was counted.
-            slot.submit(maps::wakeup());
+            slot.submit(IF_READ);
         }
     }
 }
@@ -157,7 +157,7 @@ unsafe fn submit_late(reset: *const Reset, past: *const SocketEntry) -> bool {
         (*to).reset.header.kind = KIND_LATE_RESET;
         copy_entry(&raw mut (*to).past, past);
     }
-    late.submit(maps::wakeup());
+    late.submit(IF_READ);
     true
 }
 
@@ -237,7 +237,7 @@ fn answer<M: Memory, C: EbpfContext>(
         }
         copy_entry(&raw mut (*record).entry, known);
     }
-    slot.submit(maps::wakeup());
+    slot.submit(IF_READ);
 }
 
 /// Takes back that a RST had been received.
@@ -314,7 +314,7 @@ fn active<M: Memory, C: EbpfContext>(
             }
         }
     }
-    slot.submit(maps::wakeup());
+    slot.submit(IF_READ);
 }
 
 /// # Safety

@@ -14,7 +14,7 @@ use rstwatch_common::{
 };
 
 use super::{
-    fill_header, lost,
+    IF_READ, fill_header, lost,
     state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
 };
 use crate::{
@@ -295,7 +295,7 @@ fn report_listener<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, kind: u1
         task::fill_current::<M>(&raw mut (*record).task);
         (*record).inode = socket::inode::<M>(sock);
     }
-    slot.submit(maps::wakeup());
+    slot.submit(IF_READ);
 }
 
 /// Puts a connection into the history now: `tcp_disconnect` clears the remote port before the

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{MapData, PerCpuArray, PerCpuHashMap, RingBuf},
     programs::{Program, ProgramError},
     util::nr_cpus,
 };
@@ -164,7 +164,6 @@ pub struct Attached {
 pub struct Tracer {
     ebpf: Ebpf,
     stats: PerCpuArray<MapData, u64>,
-    reader: Array<MapData, u32>,
     /// By kind, and what had no room there by kind without the port.
     tally: [PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>; 2],
     /// What became of each hook that this kernel is to have; not of [`INTERRUPTING`], if it is waiting.
@@ -205,7 +204,6 @@ impl Tracer {
             });
         }
         let stats = take_map(&mut ebpf, "STATS")?;
-        let reader = take_map(&mut ebpf, "READER")?;
         let tally = [
             take_map(&mut ebpf, "TALLY")?,
             take_map(&mut ebpf, "TALLY_REST")?,
@@ -213,24 +211,10 @@ impl Tracer {
         Ok(Self {
             ebpf,
             stats,
-            reader,
             tally,
             hooks,
             waiting,
         })
-    }
-
-    /// Says whether the reader sleeps until the ring is readable: only then is it woken for a record. A
-    /// record of that moment may still not wake it.
-    ///
-    /// # Errors
-    ///
-    /// When the map cannot be written.
-    pub fn reader_sleeps(&mut self, sleeps: bool) -> anyhow::Result<()> {
-        let asleep = u32::from(sleeps);
-        self.reader
-            .set(0, asleep, 0)
-            .context("cannot tell the BPF side whether to wake the reader")
     }
 
     /// Attaches [`INTERRUPTING`] once there are resets that can be interrupted: it makes every reset

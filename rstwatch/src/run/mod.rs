@@ -236,10 +236,10 @@ impl Run {
             return Ok(false);
         }
         if taken > 0 || self.search.is_some() {
-            self.rest.wake(&mut self.tracer)?;
+            self.rest.wake();
         }
         match taken {
-            0 => self.rest.while_idle(&mut self.tracer, &self.ring).await?,
+            0 => self.rest.while_idle(&self.ring).await?,
             RECORDS_A_TURN.. => task::yield_now().await,
             _ => self.rest.briefly().await,
         }

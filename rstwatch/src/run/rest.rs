@@ -16,8 +16,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::load::Tracer;
-
 /// How long the reader waits when the ring was empty. It bounds how late an event is shown and how
 /// much the ring must hold when a storm begins.
 const IDLE: Duration = Duration::from_millis(20);
@@ -31,34 +29,22 @@ const QUIET: Duration = Duration::from_secs(1);
 /// For how long it sleeps if nothing wakes it: counters want to be looked at as often.
 const NAP: Duration = Duration::from_millis(250);
 
-/// Whether the reader is at work.
+/// When the reader was at work.
 pub(super) struct Rest {
     /// When there was something to do the last time.
     busy_at: Instant,
-    /// What the BPF side was told.
-    asleep: bool,
 }
 
 impl Rest {
     pub(super) fn new() -> Self {
         Self {
             busy_at: Instant::now(),
-            asleep: false,
         }
     }
 
     /// There is something to do.
-    ///
-    /// # Errors
-    ///
-    /// When the BPF side cannot be told.
-    pub(super) fn wake(&mut self, tracer: &mut Tracer) -> Result<()> {
+    pub(super) fn wake(&mut self) {
         self.busy_at = Instant::now();
-        if self.asleep {
-            tracer.reader_sleeps(false)?;
-            self.asleep = false;
-        }
-        Ok(())
     }
 
     /// Waits a moment after some records.
@@ -70,27 +56,24 @@ impl Rest {
     ///
     /// # Errors
     ///
-    /// When the BPF side cannot be told, or the ring not be waited for.
-    pub(super) async fn while_idle(&mut self, tracer: &mut Tracer, ring: &impl AsFd) -> Result<()> {
-        if self.asleep {
-            // SAFETY: the borrowed descriptor stays open and the same as long as it is borrowed.
-            let registered =
-                unsafe { AsyncFd::register_with_interest(ring.as_fd(), Interest::READABLE) };
-            let ring = registered
-                .map_err(io::Error::from)
-                .context("cannot wait for the ring buffer")?;
-            // A nap that nothing ends is no error, nor is what woke it asked for again.
-            if let Ok(readable) = timeout(NAP, ring.readable()).await {
-                drop(readable.context("cannot wait for the ring buffer")?);
-            }
+    /// When the ring cannot be waited for.
+    pub(super) async fn while_idle(&self, ring: &impl AsFd) -> Result<()> {
+        if self.busy_at.elapsed() < QUIET {
+            sleep(IDLE).await;
             return Ok(());
         }
-        if self.busy_at.elapsed() >= QUIET {
-            // Whoever is submitting a record and has not seen it yet is done before the next look.
-            tracer.reader_sleeps(true)?;
-            self.asleep = true;
+        // The kernel wakes whoever waits for the ring with the first record after all has been read. Only
+        // for as long as this sleeps, so that it costs nothing in a storm.
+        // SAFETY: the borrowed descriptor stays open and the same as long as it is borrowed.
+        let registered =
+            unsafe { AsyncFd::register_with_interest(ring.as_fd(), Interest::READABLE) };
+        let ring = registered
+            .map_err(io::Error::from)
+            .context("cannot wait for the ring buffer")?;
+        // A nap that nothing ends is no error, nor is what woke it asked for again.
+        if let Ok(readable) = timeout(NAP, ring.readable()).await {
+            drop(readable.context("cannot wait for the ring buffer")?);
         }
-        sleep(IDLE).await;
         Ok(())
     }
 }

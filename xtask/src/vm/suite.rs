@@ -43,8 +43,15 @@ const STEPS: [Step; 6] = [
     },
     Step {
         name: "selftest",
-        // The machine is nobody's: its limits may be touched.
-        command: "rstwatch selftest -j --host-limits",
+        // The machine is nobody's: its limits may be touched. From 7.0 on a process may be preempted in the
+        // middle of a hook, and the kernel skips that hook for whoever runs meanwhile: where QEMU
+        // interprets, that is long enough to lose a connection's last state once in a while.
+        command: "play() { rstwatch selftest -j --host-limits > /tmp/selftest; }; \
+                  play; status=$?; \
+                  case $status-$(uname -r) in \
+                  1-[789].*) cat /tmp/selftest >&2; play; status=$? ;; \
+                  esac; \
+                  cat /tmp/selftest; (exit $status)",
         test: false,
     },
     Step {
