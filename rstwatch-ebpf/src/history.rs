@@ -92,9 +92,8 @@ static RINGS: Array<Ring> = Array::with_max_entries(1, maps::ALIGNED);
 #[map]
 static HISTORY: Array<Past> = Array::with_max_entries(1, maps::ALIGNED);
 
-/// The first record of each chain. Fewer than there are records: each close looks at one, and a
-/// table that stays in the cache is worth more than short chains, which only a segment without a
-/// socket goes along.
+/// The first record of each chain. Fewer than there are records: each close looks at one, and only a
+/// segment without a socket goes along a chain.
 #[map]
 static CHAINS: Array<Link> = Array::with_max_entries(1, maps::ALIGNED);
 
@@ -106,8 +105,8 @@ pub struct Draft {
     link: Link,
 }
 
-/// Begins a record of a connection. There is none when this program has interrupted another one at the
-/// same: that is counted.
+/// Begins a record of a connection. There is none when this program has interrupted another one that is
+/// taking a number: that is counted.
 ///
 /// What it looks at is seldom in the cache: whoever has something else to do before
 /// [`Draft::keep`] does it here after.
@@ -227,7 +226,8 @@ impl Draft {
 
     /// Puts the record into its chain.
     ///
-    /// Two CPUs that put a record into the same chain in the same nanoseconds may lose one of them.
+    /// Two CPUs that put a record into the same chain in the same nanoseconds may lose one of them, and
+    /// so may a program that interrupts this one there.
     #[inline(always)]
     fn file(self) {
         // SAFETY: the maps gave the pointers.

@@ -9,8 +9,8 @@ use aya_ebpf::{
 use rstwatch_common::stats::{STAT_COUNT, Stat};
 
 /// `BPF_F_MMAPABLE`, for the alignment that comes with it: the elements of an array begin at a page's
-/// border, and not 56 bytes behind the border of a cache line (`array_map_alloc`,
-/// `kernel/bpf/arraymap.c`).
+/// border. Without it they begin behind `struct bpf_array`, on 6.18 56 bytes behind the border of a cache
+/// line (`array_map_alloc`, `kernel/bpf/arraymap.c`).
 pub const ALIGNED: u32 = 1 << 10;
 
 /// Records on their way to user space. The loader sets the size.

@@ -16,8 +16,8 @@ use crate::{
 const PLACES: u32 = 16;
 
 /// In each place the lower half of a cookie above the inode of its namespace. One word, so that a program
-/// that interrupts another one never leaves one's cookie beside the other's inode. A cookie is never 0,
-/// and of two namespaces with the same half there were four billion others between.
+/// that interrupts another one never leaves one's cookie beside the other's inode. Between
+/// two namespaces with the same half there were four billion others.
 #[map]
 static INODES: PerCpuArray<u64> = PerCpuArray::with_max_entries(PLACES, 0);
 

@@ -108,8 +108,7 @@ pub fn wanted(hooks: &Hooks) -> Vec<Hook> {
             means: Means::FUNCTION,
             required: false,
         });
-    // Behind the first program on the same tracepoint, which the kernel then runs first (`func_add`,
-    // `kernel/tracepoint.c`).
+    // Which of the two the kernel runs first is of no consequence.
     let second = (!hooks.missing.contains(&SEND_RESET)).then_some(Hook {
         name: INTERRUPTING,
         means: Means::TRACEPOINT,

@@ -291,7 +291,7 @@ impl Tracer {
         for Attached { hook, outcome, .. } in &self.hooks {
             let Ok(means) = outcome else { continue };
             // The first two only learn owners.
-            if TRACEPOINTS[..2].contains(hook) {
+            if TRACEPOINTS[..2].contains(hook) || *hook == INTERRUPTING {
                 continue;
             }
             let fd = match self.ebpf.program(&hook::program_name(hook, *means)) {

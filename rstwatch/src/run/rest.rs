@@ -16,8 +16,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long the reader waits when the ring was empty. It bounds how late an event is shown and how
-/// much the ring must hold when a storm begins.
+/// How long the reader waits when the ring was empty and it does not sleep yet. It bounds how late an
+/// event is shown and how much the ring must hold when a storm begins.
 const IDLE: Duration = Duration::from_millis(20);
 
 /// How long it waits while events come.

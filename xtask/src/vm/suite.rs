@@ -44,8 +44,9 @@ const STEPS: [Step; 6] = [
     Step {
         name: "selftest",
         // The machine is nobody's: its limits may be touched. From 7.0 on a process may be preempted in the
-        // middle of a hook, and the kernel skips that hook for whoever runs meanwhile: where QEMU
-        // interprets, that is long enough to lose a connection's last state once in a while.
+        // middle of a hook, and the kernel skips that hook for whoever runs meanwhile. Where QEMU
+        // interprets, hooks take long, and this is taken for the reason why a connection's last state
+        // was once not known there.
         command: "play() { rstwatch selftest -j --host-limits > /tmp/selftest; }; \
                   play; status=$?; \
                   case $status-$(uname -r) in \
