@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::idle::{IdleLimit, TOLERANCE_PERCENT};
-use crate::event::{Actor, Comm, Ended, Listening, Path, Reason, Segment, TcpState};
+use crate::event::{Actor, Comm, Ended, Listening, Path, Reason, Segment, TcpFlags, TcpState};
 
 /// One piece of evidence. [`fmt::Display`] gives the line that an operator reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub enum Fact {
     TimeWait(TcpState),
     /// The state before the reset.
     State(TcpState),
-    /// The segment that drew the reset.
-    Segment(Segment),
+    /// Flags and bytes of payload of the segment that drew the reset.
+    Segment(TcpFlags, u32),
     /// Bytes received and not read.
     Unread(u32),
     /// Bytes sent and not acknowledged.
@@ -148,6 +148,48 @@ impl fmt::Display for End {
 }
 
 impl Fact {
+    /// The segment that drew the reset.
+    pub const fn segment(segment: Segment) -> Self {
+        Self::Segment(segment.flags, segment.payload)
+    }
+
+    /// Whether it is often the same in many resets: it has no time in it and counts nothing.
+    pub const fn repeats(&self) -> bool {
+        match self {
+            Self::Reason(_)
+            | Self::NoReason
+            | Self::NoSocket
+            | Self::Listener
+            | Self::TimeWait(_)
+            | Self::State(_)
+            | Self::Segment(..)
+            | Self::Linger(_)
+            | Self::NoFinWait2
+            | Self::Shutdown { .. }
+            | Self::Orphan
+            | Self::Mptcp
+            | Self::Path(_)
+            | Self::Probes(_)
+            | Self::Ending(_)
+            | Self::NotAccepted
+            | Self::Destroyer { .. }
+            | Self::IdleLimit(_)
+            | Self::UserTimeout(_)
+            | Self::Peer(_)
+            | Self::HostOrFirewall => true,
+            Self::Backlog(..)
+            | Self::Unread(_)
+            | Self::Unacked(_)
+            | Self::Heard(_)
+            | Self::Sent(_)
+            | Self::Past { .. }
+            | Self::Listened { .. }
+            | Self::Idle(_)
+            | Self::Scan(_)
+            | Self::Booted(_) => false,
+        }
+    }
+
     /// Who listens, or listened last, on the port.
     pub fn listened(listener: &Listening) -> Self {
         Self::Listened {
@@ -186,14 +228,8 @@ impl fmt::Display for Fact {
                 f.write_str(state.name())?;
                 f.write_str(" before the reset")
             }
-            Self::Segment(Segment {
-                flags, payload: 0, ..
-            }) => {
-                write!(f, "segment {flags} without data")
-            }
-            Self::Segment(Segment { flags, payload, .. }) => {
-                write!(f, "segment {flags} with {}", Bytes(payload))
-            }
+            Self::Segment(flags, 0) => write!(f, "segment {flags} without data"),
+            Self::Segment(flags, payload) => write!(f, "segment {flags} with {}", Bytes(payload)),
             Self::Unread(bytes) => write!(f, "{} in the receive queue at close", Bytes(bytes)),
             Self::Unacked(bytes) => write!(f, "{} sent and not acknowledged", Bytes(bytes)),
             Self::Linger(seconds) => write!(f, "SO_LINGER on with {seconds} s"),
@@ -361,21 +397,12 @@ impl fmt::Display for Signal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cause::idle::LIMITS, event::TcpFlags};
+    use crate::cause::idle::LIMITS;
 
     #[test]
     #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn each_fact_prints_one_line() {
-        let segment = |flags, payload| {
-            Fact::Segment(Segment {
-                flags: TcpFlags(flags),
-                seq: 0,
-                ack: 0,
-                payload,
-                window: 0,
-                ttl: 64,
-            })
-        };
+        let segment = |flags, payload| Fact::Segment(TcpFlags(flags), payload);
         let cases = [
             (
                 Fact::Reason(Reason::AbortOnClose),

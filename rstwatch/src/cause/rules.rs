@@ -77,7 +77,7 @@ fn unknown(case: &Case<'_>) -> Verdict {
                 case.why()
             },
             case.path(),
-            case.event.segment.map(Fact::Segment),
+            case.event.segment.map(Fact::segment),
             case.met(),
             case.past()
                 .or_else(|| socket.filter(|socket| socket.mptcp).map(|_| Fact::Mptcp)),
@@ -138,7 +138,7 @@ impl Case<'_> {
 
     /// The segment that drew the reset, as evidence.
     fn drew(&self) -> Option<Fact> {
-        self.event.segment.map(Fact::Segment)
+        self.event.segment.map(Fact::segment)
     }
 
     /// Whether the segment met no socket of any kind.

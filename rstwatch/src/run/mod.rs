@@ -1,8 +1,8 @@
 //! Tracing from start to summary: loads, attaches, and runs the pipeline between the ring and the
 //! output, with the clock and the signals around it.
 //!
-//! One thread runs all stages; beside it there are only the thread that writes and the search of
-//! `/proc`. What the stages do is not decided here.
+//! One thread runs all stages; beside it there are only the thread that writes, where one does, and the
+//! search of `/proc`. What the stages do is not decided here.
 
 mod bpf_log;
 mod counters;
@@ -37,7 +37,7 @@ use crate::{
     clock,
     load::Tracer,
     netns::{self, CountsByNetns},
-    output::{Output, reader_has_left},
+    output::{Destination, Output, reader_has_left},
     owner::procfs::{self, Holders},
     pipeline::Pipeline,
     storm::Counted,
@@ -62,7 +62,7 @@ const CLOCK_EVERY: Duration = Duration::from_secs(1);
 ///
 /// When tracing cannot start, or the output cannot be written.
 pub async fn trace(options: TraceOptions) -> Result<()> {
-    trace_into(options, io::stdout(), |_| {}, pending())
+    trace_into(options, Destination::Stdout, |_| {}, pending())
         .await
         .map(drop)
 }
@@ -84,7 +84,7 @@ pub enum Ending {
 /// As [`trace`].
 pub async fn trace_into(
     options: TraceOptions,
-    to: impl io::Write + Send + 'static,
+    to: Destination,
     ready: impl FnOnce(Abilities),
     asked: impl Future<Output = ()>,
 ) -> Result<Ending> {
@@ -177,7 +177,7 @@ struct Run {
 impl Run {
     /// Loads and attaches, with the output to be written to `to`. The log of the BPF programs is not
     /// read.
-    fn start(options: TraceOptions, to: impl io::Write + Send + 'static) -> Result<Self> {
+    fn start(options: TraceOptions, to: Destination) -> Result<Self> {
         let Started {
             tracer,
             ring,
@@ -191,7 +191,7 @@ impl Run {
             pipeline,
             baseline,
             abilities,
-            output: Output::start(to)?,
+            output: Output::open(to)?,
             log: None,
             search: None,
             rest: Rest::new(),

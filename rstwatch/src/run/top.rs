@@ -1,10 +1,7 @@
 //! The full screen beside the tracer: the same pipeline and the same loop as `trace`, with a screen
 //! drawn a few times a second in the place of lines.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
@@ -21,6 +18,7 @@ use crate::{
     cli::top::TopOptions,
     clock,
     filter::Filter,
+    output::Destination,
     top::{
         app::{Answer, App},
         data::{Data, Totals, Wish},
@@ -56,7 +54,7 @@ pub async fn top(options: TopOptions) -> Result<()> {
     Screen::check()?;
     let TopOptions { trace, colour } = options;
     let ready_file = trace.ready_file.clone().map(ReadyFile::prepare);
-    let mut run = Run::start(trace, io::stdout())?;
+    let mut run = Run::start(trace, Destination::Stdout)?;
     let mut view = View {
         screen: Screen::take()?,
         app: App::default(),

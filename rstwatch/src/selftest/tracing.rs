@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::{
     cause::Abilities,
     cli::TraceOptions,
+    output::Destination,
     run::{self, Ending},
 };
 
@@ -40,7 +41,7 @@ impl Tracing {
                     .context("cannot start the tasks' runtime")?
                     .block_on(run::trace_into(
                         options,
-                        to,
+                        Destination::Other(Box::new(to)),
                         |abilities| {
                             // Whoever starts it waits for this.
                             let _ = tell.send(abilities);

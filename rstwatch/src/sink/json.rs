@@ -2,85 +2,190 @@
 //! `null` and never missing; a new field may come, and none changes its meaning.
 //!
 //! Written by hand rather than through a `Serialize` tree: the fields are fixed, most are numbers
-//! or names that need no escaping, and this is the longest piece of work on an event's way.
+//! or names that need no escaping, and this is the longest piece of work on an event's way. What a line
+//! says of processes and places, and most of its evidence, was in a line before and is copied from there.
 
 use std::{
     fmt::{self, Write as _},
+    mem,
     net::IpAddr,
+    sync::Arc,
 };
 
+use arrayvec::ArrayVec;
 use bytes::BytesMut;
 use jiff::Timestamp;
 
+use super::repeated::Repeated;
 use crate::{
-    cause::{Verdict, catalogue, summary},
+    cause::{CauseId, Confidence, Fact, MAX_FACTS, Verdict, catalogue, summary},
     event::{
-        Actor, Endpoint, Escaped, Event, Owner, Peer, Reason, Segment, Socket, TcpState, ipv4_text,
+        Actor, Direction, Endpoint, Escaped, Event, Owner, Peer, Place, Reason, Segment, Socket,
+        TcpState, ipv4_text,
     },
 };
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// Appends events as JSON. It remembers the second that it last printed, and is otherwise without
-/// state.
+/// Appends events as JSON. It remembers the second that it last printed, and parts of lines that may
+/// come again.
 #[derive(Debug, Default)]
 pub struct Json {
     clock: Clock,
-    /// Where a line is put together: it keeps its memory, so that none is allocated for an event.
-    line: Writer,
+    who: Repeated<Who>,
+    other_end: Repeated<OtherEnd>,
+    evidence: Repeated<Evidence>,
 }
 
 impl Json {
     /// Appends `event` with its `verdict` as one object and a newline.
     pub fn append(&mut self, out: &mut BytesMut, event: &Event, verdict: &Verdict) {
-        let Self { clock, line: w } = self;
-        w.0.clear();
+        // Taken for as long as it is written to, so that nothing is copied.
+        let mut w = Writer(mem::take(out));
         w.raw("{\"time\":\"");
-        clock.append(w, event.time_ns);
-        w.raw("\",\"direction\":\"");
-        w.raw(event.direction.name());
+        self.clock.append(&mut w, event.time_ns);
+        w.raw(match event.direction {
+            Direction::Sent => "\",\"direction\":\"sent\",\"family\":\"",
+            Direction::Received => "\",\"direction\":\"received\",\"family\":\"",
+        });
         w.raw(if event.is_ipv4() {
-            "\",\"family\":\"ipv4\",\"local\":"
+            "ipv4\",\"local\":"
         } else {
-            "\",\"family\":\"ipv6\",\"local\":"
+            "ipv6\",\"local\":"
         });
         w.endpoint(event.local);
         w.raw(",\"remote\":");
         w.endpoint(event.remote);
         w.raw(",\"state\":");
-        w.name(event.state.map(TcpState::name));
-        w.raw(",\"reason\":");
-        w.name(event.reason.map(Reason::name));
-        w.raw(",\"owner\":");
-        w.or_null(event.owner.as_ref(), Writer::owner);
-        w.raw(",\"actor\":");
-        w.or_null(event.actor.as_ref(), Writer::actor);
-        w.raw(",\"netns\":");
-        w.or_null(event.netns, Writer::number);
-        w.raw(",\"netns_name\":");
-        w.foreign(event.netns_name.as_deref());
-        let place = event.place.as_deref();
-        w.raw(",\"cgroup\":");
-        w.foreign(place.and_then(|place| place.cgroup.as_deref()));
-        w.raw(",\"unit\":");
-        w.foreign(place.and_then(|place| place.unit.as_deref()));
-        w.raw(",\"container\":");
-        w.foreign(place.and_then(|place| place.container.as_deref()));
-        w.raw(",\"runtime\":");
-        w.name(place.and_then(|place| place.runtime));
-        w.raw(",\"pod\":");
-        w.foreign(place.and_then(|place| place.pod.as_deref()));
+        w.repeated(
+            &mut self.who,
+            Who::place(event),
+            |who| who.is_of(event),
+            |w| {
+                w.who(event);
+                Who::of(event)
+            },
+        );
         w.raw(",\"segment\":");
         w.or_null(event.segment.as_ref(), Writer::segment);
         w.raw(",\"socket\":");
         w.or_null(event.socket.as_ref(), Writer::socket);
         w.raw(",\"peer\":");
-        w.or_null(event.peer.as_deref(), Writer::peer);
-        w.raw(",\"cause\":");
-        w.cause(event, verdict);
-        w.raw("}\n");
-        out.extend_from_slice(w.bytes());
+        w.repeated(
+            &mut self.other_end,
+            OtherEnd::place(event, verdict),
+            |end| end.is_of(event, verdict),
+            |w| {
+                w.other_end(event, verdict);
+                OtherEnd::of(event, verdict)
+            },
+        );
+        w.string(summary(event, verdict));
+        w.raw(",\"evidence\":[");
+        if verdict.facts.iter().all(|fact| fact.repeats()) {
+            w.repeated(
+                &mut self.evidence,
+                verdict.id as u32,
+                |evidence| evidence.id == verdict.id && evidence.facts == verdict.facts,
+                |w| {
+                    w.evidence(verdict);
+                    Evidence {
+                        id: verdict.id,
+                        facts: verdict.facts.clone(),
+                    }
+                },
+            );
+        } else {
+            w.evidence(verdict);
+        }
+        *out = w.0;
     }
+}
+
+/// What a line says between the addresses and the segment.
+#[derive(Debug)]
+struct Who {
+    state: Option<TcpState>,
+    reason: Option<Reason>,
+    owner: Option<Owner>,
+    actor: Option<Actor>,
+    netns: Option<u32>,
+    netns_name: Option<Arc<str>>,
+    place: Option<Arc<Place>>,
+}
+
+impl Who {
+    fn of(event: &Event) -> Self {
+        Self {
+            state: event.state,
+            reason: event.reason,
+            owner: event.owner.clone(),
+            actor: event.actor.clone(),
+            netns: event.netns,
+            netns_name: event.netns_name.clone(),
+            place: event.place.clone(),
+        }
+    }
+
+    fn is_of(&self, event: &Event) -> bool {
+        self.state == event.state
+            && self.reason == event.reason
+            && self.netns == event.netns
+            && self.owner == event.owner
+            && self.actor == event.actor
+            && self.netns_name == event.netns_name
+            && self.place == event.place
+    }
+
+    /// Where its text is kept: like ones for different events are seldom the same place.
+    fn place(event: &Event) -> u32 {
+        let owner = pid(event.owner.as_ref());
+        owner ^ event.state.map_or(0, |state| state as u32) << 1 ^ event.netns.unwrap_or(0) << 3
+    }
+}
+
+/// What it says between the socket and the summary.
+#[derive(Debug)]
+struct OtherEnd {
+    peer: Option<Peer>,
+    id: CauseId,
+    confidence: Confidence,
+}
+
+impl OtherEnd {
+    fn of(event: &Event, verdict: &Verdict) -> Self {
+        Self {
+            peer: event.peer.as_deref().cloned(),
+            id: verdict.id,
+            confidence: verdict.confidence,
+        }
+    }
+
+    fn is_of(&self, event: &Event, verdict: &Verdict) -> bool {
+        self.id == verdict.id
+            && self.confidence == verdict.confidence
+            && self.peer.as_ref() == event.peer.as_deref()
+    }
+
+    /// As [`Who::place`].
+    fn place(event: &Event, verdict: &Verdict) -> u32 {
+        let owner = event
+            .peer
+            .as_ref()
+            .map_or(0, |peer| pid(peer.owner.as_ref()));
+        owner ^ (verdict.id as u32) << 1
+    }
+}
+
+/// What it says behind the summary.
+#[derive(Debug)]
+struct Evidence {
+    id: CauseId,
+    facts: ArrayVec<Fact, MAX_FACTS>,
+}
+
+fn pid(owner: Option<&Owner>) -> u32 {
+    owner.map_or(0, |owner| owner.process.pid)
 }
 
 /// RFC 3339 in UTC with nine decimals. Most events share their second with the one before, so that
@@ -105,7 +210,7 @@ impl Clock {
             self.text = timestamp.to_string();
             self.text.truncate("2026-11-20T21:00:00".len());
         }
-        w.raw(&self.text);
+        w.short(&self.text);
         w.raw(".");
         w.padded(time_ns % NS_PER_S, 9);
         w.raw("Z");
@@ -114,7 +219,7 @@ impl Clock {
 
 /// JSON text that grows.
 #[derive(Debug, Default)]
-pub(super) struct Writer(Vec<u8>);
+pub(super) struct Writer(BytesMut);
 
 impl Writer {
     /// What it has become.
@@ -129,23 +234,70 @@ impl Writer {
     )]
     #[inline(always)]
     pub(super) fn raw(&mut self, text: &str) {
-        self.0.extend_from_slice(text.as_bytes());
+        let to = self.room(text.len());
+        // SAFETY: there is room for all of it behind what has been written; nothing borrowed lies there.
+        unsafe {
+            text.as_ptr().copy_to_nonoverlapping(to, text.len());
+            self.0.set_len(self.0.len() + text.len());
+        }
+    }
+
+    /// The same for a text of a few bytes that is not known when this is compiled: a call costs more
+    /// than they do.
+    #[inline]
+    fn short(&mut self, text: &str) {
+        self.short_bytes(text.as_bytes());
+    }
+
+    #[inline]
+    fn short_bytes(&mut self, text: &[u8]) {
+        let len = text.len();
+        let (from, to) = (text.as_ptr(), self.room(len));
+        // SAFETY: as in `raw`; what is copied begins or ends where the text does and is no longer than it.
+        unsafe {
+            match len {
+                0 => {}
+                1..4 => {
+                    to.write(from.read());
+                    to.add(len / 2).write(from.add(len / 2).read());
+                    to.add(len - 1).write(from.add(len - 1).read());
+                }
+                4..8 => copy_ends::<u32>(from, to, len),
+                8..16 => copy_ends::<u64>(from, to, len),
+                16..32 => copy_ends::<u128>(from, to, len),
+                _ => from.copy_to_nonoverlapping(to, len),
+            }
+            self.0.set_len(self.0.len() + len);
+        }
+    }
+
+    /// Where the next `more` bytes go. Unlike what `BytesMut` has for it, next to nothing where there is
+    /// room already.
+    #[inline]
+    fn room(&mut self, more: usize) -> *mut u8 {
+        let len = self.0.len();
+        if self.0.capacity() - len < more {
+            self.grow(more);
+        }
+        // SAFETY: what has been written ends within the buffer.
+        unsafe { self.0.as_mut_ptr().add(len) }
+    }
+
+    #[cold]
+    fn grow(&mut self, more: usize) {
+        self.0.reserve(more);
     }
 
     /// A number.
+    #[inline]
     pub(super) fn number(&mut self, number: impl itoa::Integer) {
-        self.raw(itoa::Buffer::new().format(number));
+        self.short(itoa::Buffer::new().format(number));
     }
 
     /// The `digits` last decimal digits of `number`, with zeros in front; at most 9.
     fn padded(&mut self, number: u64, digits: usize) {
-        let mut text = [b'0'; 9];
-        let mut rest = number;
-        for digit in text[..digits].iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        self.0.extend_from_slice(&text[..digits]);
+        let text: [u8; 9] = decimals(number as u32);
+        self.short_bytes(&text[9 - digits..]);
     }
 
     /// `value` through `write`, or `null`.
@@ -160,7 +312,7 @@ impl Writer {
     pub(super) fn name(&mut self, name: Option<&'static str>) {
         self.or_null(name, |w, name| {
             w.raw("\"");
-            w.raw(name);
+            w.short(name);
             w.raw("\"");
         });
     }
@@ -227,15 +379,12 @@ impl Writer {
     pub(super) fn seconds(&mut self, ns: Option<u64>) {
         self.or_null(ns, |w, ns| {
             w.number(ns / NS_PER_S);
-            let mut micros = ns % NS_PER_S / 1_000;
+            let micros = (ns % NS_PER_S / 1_000) as u32;
             if micros > 0 {
-                let mut digits = 6;
-                while micros.is_multiple_of(10) {
-                    micros /= 10;
-                    digits -= 1;
-                }
+                let text: [u8; 6] = decimals(micros);
+                let zeros = text.iter().rev().take_while(|&&digit| digit == b'0');
                 w.raw(".");
-                w.padded(micros, digits);
+                w.short_bytes(&text[..text.len() - zeros.count()]);
             }
         });
     }
@@ -243,7 +392,7 @@ impl Writer {
     fn endpoint(&mut self, endpoint: Endpoint) {
         self.raw("{\"addr\":\"");
         match endpoint.addr {
-            IpAddr::V4(addr) => self.raw(ipv4_text(addr, &mut [0; _])),
+            IpAddr::V4(addr) => self.short(ipv4_text(addr, &mut [0; _])),
             IpAddr::V6(addr) => {
                 // An address holds nothing to escape, and the buffer does not fail.
                 let _ = write!(Text(self), "{addr}");
@@ -350,14 +499,44 @@ impl Writer {
         });
     }
 
-    fn cause(&mut self, event: &Event, verdict: &Verdict) {
-        self.raw("{\"id\":\"");
+    /// The state, and on from there to the place.
+    fn who(&mut self, event: &Event) {
+        self.name(event.state.map(TcpState::name));
+        self.raw(",\"reason\":");
+        self.name(event.reason.map(Reason::name));
+        self.raw(",\"owner\":");
+        self.or_null(event.owner.as_ref(), Self::owner);
+        self.raw(",\"actor\":");
+        self.or_null(event.actor.as_ref(), Self::actor);
+        self.raw(",\"netns\":");
+        self.or_null(event.netns, Self::number);
+        self.raw(",\"netns_name\":");
+        self.foreign(event.netns_name.as_deref());
+        let place = event.place.as_deref();
+        self.raw(",\"cgroup\":");
+        self.foreign(place.and_then(|place| place.cgroup.as_deref()));
+        self.raw(",\"unit\":");
+        self.foreign(place.and_then(|place| place.unit.as_deref()));
+        self.raw(",\"container\":");
+        self.foreign(place.and_then(|place| place.container.as_deref()));
+        self.raw(",\"runtime\":");
+        self.name(place.and_then(|place| place.runtime));
+        self.raw(",\"pod\":");
+        self.foreign(place.and_then(|place| place.pod.as_deref()));
+    }
+
+    /// The peer, and on from there to the summary.
+    fn other_end(&mut self, event: &Event, verdict: &Verdict) {
+        self.or_null(event.peer.as_deref(), Self::peer);
+        self.raw(",\"cause\":{\"id\":\"");
         self.raw(verdict.id.name());
         self.raw("\",\"confidence\":\"");
         self.raw(verdict.confidence.name());
         self.raw("\",\"summary\":");
-        self.string(summary(event, verdict));
-        self.raw(",\"evidence\":[");
+    }
+
+    /// The facts, and on from there to the end of the line.
+    fn evidence(&mut self, verdict: &Verdict) {
         for (i, fact) in verdict.facts.iter().enumerate() {
             if i > 0 {
                 self.raw(",");
@@ -367,7 +546,54 @@ impl Writer {
         self.raw("],\"advice\":\"");
         // The catalogue's tests hold its texts to what needs no escaping.
         self.raw(catalogue::entry(verdict.id).advice);
-        self.raw("\"}");
+        self.raw("\"}}\n");
+    }
+
+    /// What `write` appends, or the same from where it is kept: see [`Repeated::append`].
+    fn repeated<K>(
+        &mut self,
+        kept: &mut Repeated<K>,
+        place: u32,
+        is: impl FnOnce(&K) -> bool,
+        write: impl FnOnce(&mut Self) -> K,
+    ) {
+        kept.append(&mut self.0, place, is, |out| {
+            let mut w = Self(mem::take(out));
+            let says = write(&mut w);
+            *out = w.0;
+            says
+        });
+    }
+}
+
+/// The last decimal digits of `number`, with zeros in front.
+#[inline]
+fn decimals<const N: usize>(mut number: u32) -> [u8; N] {
+    let mut text = [b'0'; N];
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    text
+}
+
+/// Copies `len` bytes as the first ones and the last ones, which may overlap.
+///
+/// # Safety
+///
+/// `from` must be valid for reads of `len` bytes, `to` for writes of them, and `len` at least `T`'s size and
+/// at most twice that.
+#[inline]
+unsafe fn copy_ends<T>(from: *const u8, to: *mut u8, len: usize) {
+    let last = len - size_of::<T>();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let ends = (
+            from.cast::<T>().read_unaligned(),
+            from.add(last).cast::<T>().read_unaligned(),
+        );
+        to.cast::<T>().write_unaligned(ends.0);
+        to.add(last).cast::<T>().write_unaligned(ends.1);
     }
 }
 
@@ -409,7 +635,7 @@ struct Text<'a>(&'a mut Writer);
 
 impl fmt::Write for Text<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.raw(text);
+        self.0.short(text);
         Ok(())
     }
 }

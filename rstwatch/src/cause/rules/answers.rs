@@ -277,7 +277,7 @@ fn listener_gone(case: &Case<'_>) -> Option<Verdict> {
             Some(Fact::listened(listener)),
             case.why(),
             Some(Fact::NoSocket),
-            Some(Fact::Segment(segment)),
+            Some(Fact::segment(segment)),
         ],
     ))
 }
@@ -292,7 +292,7 @@ fn closed_port(case: &Case<'_>) -> Option<Verdict> {
         [
             case.why(),
             Some(Fact::NoSocket),
-            Some(Fact::Segment(segment)),
+            Some(Fact::segment(segment)),
             case.event.listener.as_deref().map(Fact::listened),
             case.event
                 .scan
@@ -319,7 +319,7 @@ fn half_open(case: &Case<'_>) -> Option<Verdict> {
         [
             case.why(),
             Some(met),
-            Some(Fact::Segment(segment)),
+            Some(Fact::segment(segment)),
             uptime.filter(|s| *s < LATELY_BOOTED_S).map(Fact::Booted),
         ],
     ))
