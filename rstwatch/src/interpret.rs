@@ -3,7 +3,7 @@
 //! What follows from one record alone is decided here, whose `current` is believed among it. What
 //! takes a second record, or the rest of the system, is for `owner`.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use rstwatch_common::{
     entry::{
@@ -444,12 +444,18 @@ fn process(task: &Task) -> Process {
 }
 
 fn endpoints(tuple: &Tuple) -> (Endpoint, Endpoint) {
-    let end = |addr: [u8; 16], port| Endpoint {
-        addr: match Ipv6Addr::from(addr) {
-            v6 if v6.to_ipv4_mapped().is_none() => IpAddr::V6(v6),
-            v6 => v6.to_canonical(),
-        },
-        port,
+    /// The high bits of an IPv4 address in its mapped form.
+    const MAPPED: u128 = 0xffff;
+    let end = |addr: [u8; 16], port| {
+        let bits = u128::from_be_bytes(addr);
+        Endpoint {
+            addr: if bits >> 32 == MAPPED {
+                Ipv4Addr::from_bits(bits as u32).into()
+            } else {
+                Ipv6Addr::from_bits(bits).into()
+            },
+            port,
+        }
     };
     (
         end(tuple.local, tuple.local_port),

@@ -9,7 +9,14 @@
 //! between (NAT) makes two connections of them, and no pair. Loopback addresses mean another host
 //! in each network namespace. No I/O; time comes from outside.
 
+use std::{
+    collections::hash_map::Entry,
+    hash::{Hash, Hasher},
+    net::IpAddr,
+};
+
 use foldhash::HashMap;
+use smallvec::{SmallVec, smallvec};
 
 use crate::event::{Direction, Endpoint, Event};
 
@@ -48,12 +55,51 @@ pub enum Paired {
 }
 
 /// A connection as the end sees it that sent the RST.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
     /// Of the namespace, where the addresses mean something in it only; else 0.
     netns: u32,
     sender: Endpoint,
     receiver: Endpoint,
+}
+
+impl Hash for Key {
+    /// In few words, as every event needs it.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            netns,
+            sender,
+            receiver,
+        } = self;
+        let ports = u32::from(sender.port) << 16 | u32::from(receiver.port);
+        state.write_u64(u64::from(*netns) << 32 | u64::from(ports));
+        match (sender.addr, receiver.addr) {
+            (IpAddr::V4(sender), IpAddr::V4(receiver)) => {
+                state.write_u64(u64::from(sender.to_bits()) << 32 | u64::from(receiver.to_bits()));
+            }
+            (sender, receiver) => {
+                sender.hash(state);
+                receiver.hash(state);
+            }
+        }
+    }
+}
+
+/// An event that will be complete later.
+#[derive(Clone, Copy, Debug)]
+pub struct Coming {
+    key: Key,
+    direction: Direction,
+}
+
+impl Coming {
+    /// That `event` will come.
+    pub fn of(event: &Event) -> Self {
+        Self {
+            key: key(event),
+            direction: event.direction,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -68,7 +114,14 @@ struct Held {
 struct Ends {
     /// Events seen and not complete yet, sent and received.
     coming: [u32; 2],
-    held: Vec<Held>,
+    /// There is hardly ever more than one.
+    held: SmallVec<[Held; 1]>,
+}
+
+impl Ends {
+    fn are_done(&self) -> bool {
+        self.held.is_empty() && self.coming == [0, 0]
+    }
 }
 
 /// The events that wait for their other end.
@@ -88,28 +141,26 @@ impl Pairs {
     }
 
     /// Takes note of an event that will be complete later.
-    pub fn expect(&mut self, event: &Event) {
+    pub fn expect(&mut self, Coming { key, direction }: Coming) {
         if self.ends.len() < MOST {
-            let ends = self.ends.entry(key(event)).or_default();
-            ends.coming[event.direction as usize] += 1;
+            self.ends.entry(key).or_default().coming[direction as usize] += 1;
         }
     }
 
-    /// Takes back [`Self::expect`]: the event will not come.
-    pub fn forget(&mut self, event: &Event) {
-        let key = key(event);
-        if let Some(ends) = self.ends.get_mut(&key) {
-            let coming = &mut ends.coming[event.direction as usize];
+    /// Takes back [`Self::expect`]: the event will not come, or has come.
+    pub fn forget(&mut self, Coming { key, direction }: Coming) {
+        if let Entry::Occupied(mut ends) = self.ends.entry(key) {
+            let coming = &mut ends.get_mut().coming[direction as usize];
             *coming = coming.saturating_sub(1);
-            if ends.held.is_empty() && ends.coming == [0, 0] {
-                self.ends.remove(&key);
+            if ends.get().are_done() {
+                ends.remove();
             }
         }
     }
 
-    /// Takes in a complete event; what has waited enough goes to `out`.
+    /// Takes in a complete event; what has waited enough goes to `out`. One that was expected is to be
+    /// forgotten first.
     pub fn complete(&mut self, event: Box<Event>, out: &mut impl FnMut(Paired)) {
-        let key = key(&event);
         let direction = event.direction;
         let (most, window_ns) = if event.remote.addr.is_loopback() {
             (MOST, LOOPBACK_WINDOW_NS)
@@ -117,20 +168,39 @@ impl Pairs {
             (MOST_UNSURE, WINDOW_NS)
         };
         let full = self.held >= most;
-        let ends = self.ends.entry(key).or_default();
-        let coming = &mut ends.coming[direction as usize];
-        *coming = coming.saturating_sub(1);
+        let mut ends = match self.ends.entry(key(&event)) {
+            Entry::Vacant(_) if full => {
+                out(Paired::Single(event));
+                return;
+            }
+            Entry::Vacant(ends) => {
+                let held = Held {
+                    event,
+                    deadline_ns: self.now_ns.saturating_add(window_ns),
+                    seen: false,
+                };
+                let deadline_ns = held.deadline_ns;
+                ends.insert(Ends {
+                    coming: [0, 0],
+                    held: smallvec![held],
+                });
+                self.waits_until(deadline_ns);
+                return;
+            }
+            Entry::Occupied(ends) => ends,
+        };
         // When a RST was lost, the next one of the same connection may wait as well: the RST that
         // arrived is the one that was sent at that time.
-        let other = ends
-            .held
-            .iter()
+        let other = (ends.get().held.iter())
             .enumerate()
             .filter(|(_, held)| held.event.direction != direction)
             .min_by_key(|(_, held)| held.event.time_ns.abs_diff(event.time_ns))
             .map(|(at, _)| at);
         if let Some(other) = other {
-            let other = ends.held.swap_remove(other).event;
+            let other = ends.get_mut().held.swap_remove(other).event;
+            if ends.get().are_done() {
+                ends.remove();
+            }
             self.held -= 1;
             out(match direction {
                 Direction::Sent => Paired::Both {
@@ -142,29 +212,31 @@ impl Pairs {
                     received: event,
                 },
             });
+            return;
+        }
+        let seen = ends.get().coming[1 - direction as usize] > 0;
+        if full && !seen {
+            out(Paired::Single(event));
+            return;
+        }
+        let wait_ns = if seen { OWNER_NS } else { window_ns };
+        let deadline_ns = self.now_ns.saturating_add(wait_ns);
+        ends.get_mut().held.push(Held {
+            event,
+            deadline_ns,
+            seen,
+        });
+        self.waits_until(deadline_ns);
+    }
+
+    /// One more waits, until then at the most.
+    fn waits_until(&mut self, deadline_ns: u64) {
+        self.next_deadline_ns = if self.held == 0 {
+            deadline_ns
         } else {
-            let seen = ends.coming[1 - direction as usize] > 0;
-            if full && !seen {
-                out(Paired::Single(event));
-            } else {
-                let wait_ns = if seen { OWNER_NS } else { window_ns };
-                let deadline_ns = self.now_ns.saturating_add(wait_ns);
-                self.next_deadline_ns = if self.held == 0 {
-                    deadline_ns
-                } else {
-                    self.next_deadline_ns.min(deadline_ns)
-                };
-                ends.held.push(Held {
-                    event,
-                    deadline_ns,
-                    seen,
-                });
-                self.held += 1;
-            }
-        }
-        if ends.held.is_empty() && ends.coming == [0, 0] {
-            self.ends.remove(&key);
-        }
+            self.next_deadline_ns.min(deadline_ns)
+        };
+        self.held += 1;
     }
 
     /// Lets go of what has waited enough at `now_ns` of `CLOCK_MONOTONIC`.
@@ -184,12 +256,16 @@ impl Pairs {
                     held.deadline_ns += OWNER_NS;
                 }
             }
-            due.extend(ends.held.extract_if(.., |held| held.deadline_ns <= now_ns));
-            next = ends
-                .held
-                .iter()
-                .fold(next, |next, held| next.min(held.deadline_ns));
-            !ends.held.is_empty() || ends.coming != [0, 0]
+            let mut at = 0;
+            while let Some(held) = ends.held.get(at) {
+                if held.deadline_ns <= now_ns {
+                    due.push(ends.held.remove(at));
+                } else {
+                    next = next.min(held.deadline_ns);
+                    at += 1;
+                }
+            }
+            !ends.are_done()
         });
         self.next_deadline_ns = next;
         self.held -= due.len();
@@ -291,12 +367,15 @@ mod tests {
         }
 
         fn seen_and_complete(&mut self, event: Event) -> String {
-            self.pairs.expect(&event);
+            self.pairs.expect(Coming::of(&event));
             self.complete(event)
         }
 
         fn complete(&mut self, event: Event) -> String {
-            self.run(|pairs, mut out| pairs.complete(event.into(), &mut out))
+            self.run(|pairs, mut out| {
+                pairs.forget(Coming::of(&event));
+                pairs.complete(event.into(), &mut out);
+            })
         }
 
         fn tick(&mut self, ms: u64) -> String {
@@ -327,7 +406,6 @@ mod tests {
             let mut ends = [at(sent(1), 0), at(sent(1), 100)];
             ends.rotate_left(first);
             for event in ends.into_iter().chain([at(received(1), 102)]) {
-                pairs.expect(&event);
                 pairs.complete(event.into(), &mut |paired| joined.push(paired));
             }
             let [Paired::Both { sent, received }] = &joined[..] else {
@@ -377,14 +455,14 @@ mod tests {
     #[test]
     fn an_event_waits_longer_for_an_end_whose_owner_is_sought() {
         let mut bench = Bench::default();
-        bench.pairs.expect(&received(1));
+        bench.pairs.expect(Coming::of(&received(1)));
         assert_eq!(bench.seen_and_complete(sent(1)), "");
         assert_eq!(bench.tick(4_999), "");
         assert_eq!(bench.complete(received(1)), "b");
 
         // Also when it is seen only after.
         assert_eq!(bench.seen_and_complete(sent(1)), "");
-        bench.pairs.expect(&received(1));
+        bench.pairs.expect(Coming::of(&received(1)));
         assert_eq!(bench.tick(5_200), "");
         assert_eq!(bench.tick(10_198), "");
         assert_eq!(bench.tick(10_199), "s");
@@ -415,8 +493,8 @@ mod tests {
     #[test]
     fn nothing_is_lost_at_the_end_and_nothing_is_kept_of_what_does_not_come() {
         let mut bench = Bench::default();
-        bench.pairs.expect(&received(1));
-        bench.pairs.forget(&received(1));
+        bench.pairs.expect(Coming::of(&received(1)));
+        bench.pairs.forget(Coming::of(&received(1)));
         assert!(bench.pairs.ends.is_empty());
         bench.seen_and_complete(sent(1));
         bench.seen_and_complete(received(2));

@@ -20,7 +20,7 @@ use crate::{
         listeners::Listeners,
         procfs::{Holders, Procfs},
     },
-    pair::{Paired, Pairs},
+    pair::{Coming, Paired, Pairs},
     reconcile::Traced,
     scan::Scans,
     sink::{Sink, recent::Recent, summary::Summary},
@@ -87,9 +87,16 @@ struct Rear {
 }
 
 impl Rear {
+    /// Takes in an event that is complete.
     fn complete(&mut self, event: Box<Event>) {
         let end = &mut self.end;
         self.pairs.complete(event, &mut |paired| end.take(paired));
+    }
+
+    /// The same of one that had to wait for that, and was expected.
+    fn complete_at_last(&mut self, event: Box<Event>) {
+        self.pairs.forget(Coming::of(&event));
+        self.complete(event);
     }
 
     fn tick(&mut self, now_ns: u64) {
@@ -267,13 +274,22 @@ impl Pipeline {
                 let rear = &mut self.rear;
                 if let Observation::Reset(sighting) = &observation {
                     self.seen_to_ns = sighting.monotonic_ns;
-                    rear.pairs.expect(&sighting.event);
                     rear.end.details.learn(&sighting.event);
-                }
-                self.owners
-                    .observe(observation, &mut |event| rear.complete(event));
-                for event in self.owners.take_unreceived() {
-                    rear.pairs.forget(&event);
+                    let coming = Coming::of(&sighting.event);
+                    let mut waits = true;
+                    self.owners.observe(observation, &mut |event| {
+                        waits = false;
+                        rear.complete(event);
+                    });
+                    if waits {
+                        rear.pairs.expect(coming);
+                    }
+                    for event in self.owners.take_unreceived() {
+                        rear.pairs.forget(Coming::of(&event));
+                    }
+                } else {
+                    self.owners
+                        .observe(observation, &mut |event| rear.complete_at_last(event));
                 }
                 Ok(())
             }
@@ -308,7 +324,8 @@ impl Pipeline {
 
     fn tick_owners(&mut self, now_ns: u64) {
         let rear = &mut self.rear;
-        self.owners.tick(now_ns, &mut |event| rear.complete(event));
+        self.owners
+            .tick(now_ns, &mut |event| rear.complete_at_last(event));
     }
 
     /// Inodes of sockets whose holders are to be searched for.
@@ -320,7 +337,7 @@ impl Pipeline {
     pub fn found(&mut self, searched: &BTreeSet<u64>, holders: &Holders) {
         let rear = &mut self.rear;
         self.owners
-            .found(searched, holders, &mut |event| rear.complete(event));
+            .found(searched, holders, &mut |event| rear.complete_at_last(event));
     }
 
     /// Ends all waiting for a close: who still holds the socket is to be searched for now.
@@ -333,7 +350,8 @@ impl Pipeline {
     /// Lets go of what still waits.
     pub fn finish(&mut self) {
         let rear = &mut self.rear;
-        self.owners.finish(&mut |event| rear.complete(event));
+        self.owners
+            .finish(&mut |event| rear.complete_at_last(event));
         rear.finish();
         rear.end.say_limited(None);
     }

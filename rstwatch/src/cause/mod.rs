@@ -22,7 +22,7 @@ use arrayvec::ArrayVec;
 pub use self::{
     fact::Fact,
     rules::{answers::SCAN_PORTS, classify},
-    sentence::summary,
+    sentence::{Prose, summary, tell},
 };
 use crate::{event::Reason, kernel::reasons};
 

@@ -2,7 +2,7 @@
 //!
 //! What is certain and what is not stands in the verdict; the advice stands in the catalogue.
 
-use std::fmt::{self, Display as _};
+use std::fmt;
 
 use super::{
     CauseId, Fact, SCAN_PORTS, Verdict,
@@ -10,7 +10,7 @@ use super::{
     rules::silence_ns,
 };
 use crate::event::{
-    Actor, Direction, Ended, Event, Peer, Process, Socket, TcpFlags, TcpState, Trigger,
+    Actor, Direction, Ended, Endpoint, Event, Peer, Process, Socket, TcpFlags, TcpState, Trigger,
 };
 
 /// One sentence without a full stop, with the process and the numbers in it. Strings from other
@@ -24,17 +24,125 @@ struct Sentence<'a> {
     verdict: &'a Verdict,
 }
 
+/// What takes the words of a [`summary`] one after the other.
+pub trait Prose {
+    /// Words of this program.
+    fn words(&mut self, words: &'static str);
+    /// One end of a connection.
+    fn end(&mut self, end: Endpoint);
+    /// A number.
+    fn number(&mut self, number: u64);
+    /// A process as `name[pid]`.
+    fn process(&mut self, process: &Process);
+}
+
+/// Gives `to` the words of the [`summary`], if it is one of those that most storms are made of: said so,
+/// they take a third of the work. Returns whether it is; if not, nothing was given.
+pub fn tell(event: &Event, verdict: &Verdict, to: &mut impl Prose) -> bool {
+    let owner = event.owner.as_ref().map(|owner| &owner.process);
+    match (verdict.id, event.trigger) {
+        (CauseId::ClosedPort, Trigger::Segment) => {
+            to.end(event.remote);
+            to.words(" tried to connect to port ");
+            to.number(event.local.port.into());
+            to.words(", where nobody listens");
+            if let Some(ports) = event.scan.filter(|ports| *ports >= SCAN_PORTS) {
+                to.words(": a scan, ");
+                to.number(ports.into());
+                to.words(" closed ports within ");
+                to.number(crate::scan::WINDOW.as_secs());
+                to.words(" s");
+            }
+        }
+        (CauseId::Refused, Trigger::Received) => {
+            to.end(event.remote);
+            to.words(" refused the connection of ");
+            tell_process(owner, to);
+            if let Some(peer) = &event.peer {
+                tell_peer(peer, to);
+            }
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn tell_process(process: Option<&Process>, to: &mut impl Prose) {
+    match process {
+        Some(process) => to.process(process),
+        None => to.words("an unknown process"),
+    }
+}
+
+/// The other end, which is on this host.
+fn tell_peer(peer: &Peer, to: &mut impl Prose) {
+    let owner = peer.owner.as_ref().map(|owner| &owner.process);
+    let actor = (peer.actor.as_ref())
+        .filter(|actor| !actor.kernel_thread)
+        .map(|actor| &actor.process);
+    to.words("; ");
+    match (owner, actor) {
+        (Some(owner), Some(actor)) if owner.pid != actor.pid => {
+            to.process(actor);
+            to.words(" sent it for ");
+            to.process(owner);
+        }
+        (None, None) => to.words("this host sent it"),
+        (owner, actor) => {
+            tell_process(owner.or(actor), to);
+            to.words(" sent it");
+        }
+    }
+    to.words(": ");
+    to.words(peer.cause);
+}
+
+/// Words as they are displayed.
+struct Displayed<'a, 'b> {
+    f: &'a mut fmt::Formatter<'b>,
+    result: fmt::Result,
+}
+
+impl Displayed<'_, '_> {
+    fn display(&mut self, value: impl fmt::Display) {
+        self.result = self.result.and_then(|()| value.fmt(self.f));
+    }
+}
+
+impl Prose for Displayed<'_, '_> {
+    fn words(&mut self, words: &'static str) {
+        self.result = self.result.and_then(|()| self.f.write_str(words));
+    }
+
+    fn end(&mut self, end: Endpoint) {
+        self.display(end);
+    }
+
+    fn number(&mut self, number: u64) {
+        self.display(number);
+    }
+
+    fn process(&mut self, process: &Process) {
+        self.display(Who(Some(process)));
+    }
+}
+
 impl fmt::Display for Sentence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut displayed = Displayed { f, result: Ok(()) };
+        if tell(self.event, self.verdict, &mut displayed) {
+            return displayed.result;
+        }
         match self.event.trigger {
             Trigger::Segment => self.write_answer(f),
             Trigger::Active { .. } => self.write_abort(f),
             Trigger::Received => {
                 self.write_received(f)?;
-                match &self.event.peer {
-                    Some(peer) => write_peer(f, peer),
-                    None => Ok(()),
+                let mut displayed = Displayed { f, result: Ok(()) };
+                if let Some(peer) = &self.event.peer {
+                    tell_peer(peer, &mut displayed);
                 }
+                displayed.result
             }
         }
     }
@@ -51,22 +159,6 @@ impl Sentence<'_> {
         let port = local.port;
         let owner = self.owner();
         match self.verdict.id {
-            CauseId::ClosedPort => {
-                // Piece by piece, as some others are: that is a third of the work, and in a storm this
-                // is said of every reset.
-                remote.fmt(f)?;
-                f.write_str(" tried to connect to port ")?;
-                f.write_str(itoa::Buffer::new().format(port))?;
-                f.write_str(", where nobody listens")?;
-                match self.event.scan {
-                    Some(ports) if ports >= SCAN_PORTS => write!(
-                        f,
-                        ": a scan, {ports} closed ports within {} s",
-                        crate::scan::WINDOW.as_secs()
-                    ),
-                    _ => Ok(()),
-                }
-            }
             CauseId::ListenerGone => {
                 write!(f, "{remote} tried to connect to port {port}, where ")?;
                 match self.event.listener.as_deref() {
@@ -252,11 +344,6 @@ impl Sentence<'_> {
         let Event { remote, socket, .. } = self.event;
         let owner = self.owner();
         match self.verdict.id {
-            CauseId::Refused => {
-                remote.fmt(f)?;
-                f.write_str(" refused the connection of ")?;
-                owner.fmt(f)
-            }
             CauseId::HandshakeReset => {
                 write!(f, "{remote} reset its unfinished handshake with {owner}")
             }
@@ -284,9 +371,7 @@ impl Sentence<'_> {
                 self.write_unacked(f)
             }
             CauseId::PeerAborted => {
-                remote.fmt(f)?;
-                f.write_str(" reset the connection with ")?;
-                owner.fmt(f)?;
+                write!(f, "{remote} reset the connection with {owner}")?;
                 if let Some(ns) = socket.as_ref().and_then(silence_ns) {
                     write!(f, ", last heard {} before", Seconds(ns))?;
                 }
@@ -430,29 +515,6 @@ impl Sentence<'_> {
             _ => Ok(()),
         }
     }
-}
-
-/// The other end, which is on this host.
-fn write_peer(f: &mut fmt::Formatter<'_>, peer: &Peer) -> fmt::Result {
-    let owner = peer.owner.as_ref().map(|owner| &owner.process);
-    let actor = peer
-        .actor
-        .as_ref()
-        .filter(|actor| !actor.kernel_thread)
-        .map(|actor| &actor.process);
-    f.write_str("; ")?;
-    match (owner, actor) {
-        (Some(owner), Some(actor)) if owner.pid != actor.pid => {
-            write!(f, "{} sent it for {}", Who(Some(actor)), Who(Some(owner)))?;
-        }
-        (None, None) => f.write_str("this host sent it")?,
-        (owner, actor) => {
-            Who(owner.or(actor)).fmt(f)?;
-            f.write_str(" sent it")?;
-        }
-    }
-    f.write_str(": ")?;
-    f.write_str(peer.cause)
 }
 
 /// The kernel's reason, where it tells more than the cause: `, kernel reason ...`.

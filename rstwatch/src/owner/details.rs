@@ -23,10 +23,15 @@ struct Details {
     place: Option<Arc<Place>>,
 }
 
+/// What tells a process from all others: PID and start.
+type Key = (u32, Option<u64>);
+
 /// Remembers processes, cgroups and network namespaces.
 #[derive(Debug)]
 pub struct ProcessDetails {
-    known: Recent<(u32, Option<u64>), Details>,
+    known: Recent<Key, Details>,
+    /// The last one again: in a storm it is often the same process.
+    last: Option<(Key, Details)>,
     cgroups: Cgroups,
     namespaces: Names,
 }
@@ -40,6 +45,7 @@ impl ProcessDetails {
     fn new(cgroups: Cgroups) -> Self {
         Self {
             known: Recent::new(GENERATION),
+            last: None,
             cgroups,
             namespaces: Names::read(),
         }
@@ -61,8 +67,8 @@ impl ProcessDetails {
         let mut place = None;
         if let Some(owner) = &mut event.owner {
             let details = self.of(&owner.process);
-            owner.process.exe = details.exe;
-            place = details.place;
+            owner.process.exe.clone_from(&details.exe);
+            place = details.place.clone();
         }
         if let Some(actor) = &mut event.actor {
             let process = &mut actor.process;
@@ -74,7 +80,7 @@ impl ProcessDetails {
                 {
                     owner.process.exe.clone()
                 }
-                _ => self.of(process).exe,
+                _ => self.of(process).exe.clone(),
             };
         }
         event.place = match (place, &event.socket) {
@@ -90,13 +96,17 @@ impl ProcessDetails {
         }
     }
 
-    fn of(&mut self, process: &Process) -> Details {
+    fn of(&mut self, process: &Process) -> &Details {
         let key = (process.pid, process.start_ns);
-        if let Some(details) = self.known.get(&key) {
-            return details;
-        }
-        let details = read(process);
-        self.known.insert(key, details.clone());
+        let last = self.last.take().filter(|(last, _)| *last == key);
+        let (_, details) = self.last.insert(last.unwrap_or_else(|| {
+            let details = self.known.get(&key).unwrap_or_else(|| {
+                let details = read(process);
+                self.known.insert(key, details.clone());
+                details
+            });
+            (key, details)
+        }));
         details
     }
 }

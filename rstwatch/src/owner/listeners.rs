@@ -66,6 +66,14 @@ impl Ended {
     }
 }
 
+/// Words that have a bit for each port number.
+const NUMBER_WORDS: usize = (1 << 16) / 64;
+
+/// The word and the bit in it of a port number.
+const fn bit_of(port: u16) -> (usize, u64) {
+    (port as usize / 64, 1 << (port % 64))
+}
+
 #[derive(Clone, Debug, Default)]
 struct Port {
     open: Vec<Open>,
@@ -76,6 +84,9 @@ struct Port {
 #[derive(Clone, Debug, Default)]
 pub struct Listeners {
     ports: HashMap<Key, Port>,
+    /// A bit for each port number that anybody has listened on: in a storm of connects to closed ports
+    /// most of what is asked for is not there.
+    numbers: Vec<u64>,
     overflowed: u64,
 }
 
@@ -119,6 +130,10 @@ impl Listeners {
     /// Who listens on `local` at `now_ns` of `CLOCK_MONOTONIC`, or listened there last: on the very
     /// address first, then on all addresses.
     pub fn find(&self, netns: u32, local: Endpoint, now_ns: u64) -> Option<Listening> {
+        let (word, bit) = bit_of(local.port);
+        if self.numbers.get(word).is_none_or(|bits| bits & bit == 0) {
+            return None;
+        }
         let ports = || self.ports_for(netns, local);
         if let Some(open) = ports().find_map(|port| port.open.first()) {
             return Some(open.at(now_ns));
@@ -177,7 +192,7 @@ impl Listeners {
             self.overflowed += 1;
             return;
         }
-        let port = self.ports.entry(key).or_default();
+        let port = self.port(key);
         if port.open.len() < MOST_SOCKETS {
             port.open.push(open);
         }
@@ -188,7 +203,7 @@ impl Listeners {
             self.overflowed += 1;
             return;
         }
-        let port = self.ports.entry(key).or_default();
+        let port = self.port(key);
         // One from before the start has no known socket: it is the closer's, if any is.
         let at = port
             .open
@@ -209,6 +224,14 @@ impl Listeners {
             closer: listener.by,
             at_ns: listener.monotonic_ns,
         });
+    }
+
+    /// What is known of an address and port, from now on if nothing was.
+    fn port(&mut self, key: Key) -> &mut Port {
+        let (word, bit) = bit_of(key.2);
+        self.numbers.resize(NUMBER_WORDS, 0);
+        self.numbers[word] |= bit;
+        self.ports.entry(key).or_default()
     }
 
     /// Makes room. Returns whether there was any to make.

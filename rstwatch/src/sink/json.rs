@@ -8,7 +8,7 @@
 use std::{
     fmt::{self, Write as _},
     mem,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
@@ -18,10 +18,10 @@ use jiff::Timestamp;
 
 use super::repeated::Repeated;
 use crate::{
-    cause::{CauseId, Confidence, Fact, MAX_FACTS, Verdict, catalogue, summary},
+    cause::{CauseId, Confidence, Fact, MAX_FACTS, Prose, Verdict, catalogue, summary, tell},
     event::{
-        Actor, Direction, Endpoint, Escaped, Event, Owner, Peer, Place, Reason, Segment, Socket,
-        TcpState, ipv4_text,
+        Actor, Direction, Endpoint, Escaped, Event, OCTETS, Owner, Peer, Place, Process, Reason,
+        Segment, Socket, TcpState,
     },
 };
 
@@ -80,7 +80,7 @@ impl Json {
                 OtherEnd::of(event, verdict)
             },
         );
-        w.string(summary(event, verdict));
+        w.summary(event, verdict);
         w.raw(",\"evidence\":[");
         if verdict.facts.iter().all(|fact| fact.repeats()) {
             w.repeated(
@@ -212,7 +212,7 @@ impl Clock {
         }
         w.short(&self.text);
         w.raw(".");
-        w.padded(time_ns % NS_PER_S, 9);
+        w.padded((time_ns % NS_PER_S) as u32, 9);
         w.raw("Z");
     }
 }
@@ -290,14 +290,34 @@ impl Writer {
 
     /// A number.
     #[inline]
-    pub(super) fn number(&mut self, number: impl itoa::Integer) {
-        self.short(itoa::Buffer::new().format(number));
+    pub(super) fn number(&mut self, number: impl itoa::Integer + TryInto<u32>) {
+        match number.try_into() {
+            Ok(number) => self.padded(number, digits(number)),
+            Err(_) => self.short(itoa::Buffer::new().format(number)),
+        }
     }
 
-    /// The `digits` last decimal digits of `number`, with zeros in front; at most 9.
-    fn padded(&mut self, number: u64, digits: usize) {
-        let text: [u8; 9] = decimals(number as u32);
-        self.short_bytes(&text[9 - digits..]);
+    /// The last decimal digits of `number`, with zeros in front; so many of them, at most 10. Written where
+    /// they belong: what is read again right after it was written in other pieces keeps the processor
+    /// waiting.
+    #[inline]
+    fn padded(&mut self, mut number: u32, digits: usize) {
+        debug_assert!(digits <= 10, "no number has more");
+        let to = self.room(digits);
+        let mut left = digits;
+        // SAFETY: there is room for so many digits.
+        unsafe {
+            while left >= 2 {
+                left -= 2;
+                let pair = PAIRS[(number % 100) as usize];
+                number /= 100;
+                to.add(left).cast::<[u8; 2]>().write_unaligned(pair);
+            }
+            if left == 1 {
+                to.write(b'0' + (number % 10) as u8);
+            }
+            self.0.set_len(self.0.len() + digits);
+        }
     }
 
     /// `value` through `write`, or `null`.
@@ -379,20 +399,52 @@ impl Writer {
     pub(super) fn seconds(&mut self, ns: Option<u64>) {
         self.or_null(ns, |w, ns| {
             w.number(ns / NS_PER_S);
-            let micros = (ns % NS_PER_S / 1_000) as u32;
+            let mut micros = (ns % NS_PER_S / 1_000) as u32;
             if micros > 0 {
-                let text: [u8; 6] = decimals(micros);
-                let zeros = text.iter().rev().take_while(|&&digit| digit == b'0');
+                let mut digits = 6;
+                while micros.is_multiple_of(10) {
+                    micros /= 10;
+                    digits -= 1;
+                }
                 w.raw(".");
-                w.short_bytes(&text[..text.len() - zeros.count()]);
+                w.padded(micros, digits);
             }
         });
+    }
+
+    fn ipv4(&mut self, addr: Ipv4Addr) {
+        let octets = addr.octets().map(|octet| OCTETS[usize::from(octet)]);
+        let start = self.room(4 * octets.len());
+        let mut len = 0;
+        // SAFETY: there is room for four bytes of each, and none is longer; less the last dot.
+        unsafe {
+            for (text, octet_len) in octets {
+                start.add(len).cast::<[u8; 4]>().write_unaligned(text);
+                len += usize::from(octet_len);
+            }
+            self.0.set_len(self.0.len() + len - 1);
+        }
+    }
+
+    /// One end of a connection as it stands in texts.
+    fn end(&mut self, end: Endpoint) {
+        match end.addr {
+            IpAddr::V4(addr) => {
+                self.ipv4(addr);
+                self.raw(":");
+                self.number(end.port);
+            }
+            IpAddr::V6(_) => {
+                // It holds nothing to escape, and the buffer does not fail.
+                let _ = write!(Text(self), "{end}");
+            }
+        }
     }
 
     fn endpoint(&mut self, endpoint: Endpoint) {
         self.raw("{\"addr\":\"");
         match endpoint.addr {
-            IpAddr::V4(addr) => self.short(ipv4_text(addr, &mut [0; _])),
+            IpAddr::V4(addr) => self.ipv4(addr),
             IpAddr::V6(addr) => {
                 // An address holds nothing to escape, and the buffer does not fail.
                 let _ = write!(Text(self), "{addr}");
@@ -535,6 +587,18 @@ impl Writer {
         self.raw("\",\"summary\":");
     }
 
+    /// The sentence.
+    fn summary(&mut self, event: &Event, verdict: &Verdict) {
+        let start = self.0.len();
+        self.raw("\"");
+        if tell(event, verdict, self) {
+            self.raw("\"");
+        } else {
+            self.0.truncate(start);
+            self.string(summary(event, verdict));
+        }
+    }
+
     /// The facts, and on from there to the end of the line.
     fn evidence(&mut self, verdict: &Verdict) {
         for (i, fact) in verdict.facts.iter().enumerate() {
@@ -566,15 +630,24 @@ impl Writer {
     }
 }
 
-/// The last decimal digits of `number`, with zeros in front.
-#[inline]
-fn decimals<const N: usize>(mut number: u32) -> [u8; N] {
-    let mut text = [b'0'; N];
-    for digit in text.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
+/// The numbers below 100 with two digits.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
     }
-    text
+    pairs
+};
+
+/// How many decimal digits `number` has.
+#[inline]
+const fn digits(number: u32) -> usize {
+    match number.checked_ilog10() {
+        Some(log) => log as usize + 1,
+        None => 1,
+    }
 }
 
 /// Copies `len` bytes as the first ones and the last ones, which may overlap.
@@ -628,6 +701,36 @@ fn all_plain(bytes: &[u8]) -> bool {
         let special = less(word, b' ') | less(word ^ each(b'"'), 1) | less(word ^ each(b'\\'), 1);
         special == 0
     }) && rest.iter().all(|byte| is_plain(*byte))
+}
+
+impl Prose for Writer {
+    fn words(&mut self, words: &'static str) {
+        // This program's own hold nothing to escape.
+        self.short(words);
+    }
+
+    fn end(&mut self, end: Endpoint) {
+        Self::end(self, end);
+    }
+
+    fn number(&mut self, number: u64) {
+        Self::number(self, number);
+    }
+
+    fn process(&mut self, process: &Process) {
+        match Escaped(process.comm.as_bytes()).as_plain() {
+            Some(name) if all_plain(name.as_bytes()) => self.short(name),
+            _ => {
+                let start = self.0.len();
+                // Appending to a buffer in memory does not fail.
+                let _ = write!(Text(self), "{}", process.comm);
+                self.escape_from(start);
+            }
+        }
+        self.raw("[");
+        self.number(process.pid);
+        self.raw("]");
+    }
 }
 
 /// Appends text as it stands.

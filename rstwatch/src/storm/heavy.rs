@@ -27,8 +27,8 @@ pub struct Heavy<K> {
     used: usize,
     total: u64,
     error: u64,
-    /// Where the last key stands: in a storm the next is often the same.
-    last: usize,
+    /// Where the last two keys stand: in a storm the next is often the same, or by turns one of two.
+    last: [usize; 2],
     hasher: RandomState,
     /// What outlives a purge, and the counts it is decided by: kept for their memory.
     kept: Vec<(K, u64)>,
@@ -42,7 +42,7 @@ impl<K: Copy + Default + Eq + Hash> Default for Heavy<K> {
             used: 0,
             total: 0,
             error: 0,
-            last: 0,
+            last: [0; 2],
             hasher: RandomState::default(),
             kept: Vec::with_capacity(COUNTERS),
             counts: Vec::with_capacity(COUNTERS),
@@ -54,13 +54,15 @@ impl<K: Copy + Default + Eq + Hash> Heavy<K> {
     /// Counts `key` once.
     #[inline]
     pub fn note(&mut self, key: K) {
-        let (last, count) = &mut self.places[self.last];
-        if *last == key && *count > 0 {
-            *count += 1;
-            self.total += 1;
-        } else {
-            self.add(key, 1);
+        for last in self.last {
+            let (last, count) = &mut self.places[last];
+            if *last == key && *count > 0 {
+                *count += 1;
+                self.total += 1;
+                return;
+            }
         }
+        self.add(key, 1);
     }
 
     /// Counts `key` so many times; 0 is none.
@@ -79,7 +81,7 @@ impl<K: Copy + Default + Eq + Hash> Heavy<K> {
             self.used += 1;
         }
         self.places[place].1 += times;
-        self.last = place;
+        self.last = [place, self.last[0]];
     }
 
     /// Counts all that `other` has counted.
