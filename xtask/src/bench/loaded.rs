@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::load::{Done, Load};
+use serde::de::DeserializeOwned;
+
+use crate::load::{Done, Load, Order};
 
 /// A load that waits until it is to work. Its network namespace is there until it ends: tracers read
 /// the counters there. Both runs of a pair are the same process's: two processes are seldom equally
@@ -40,8 +42,22 @@ impl Loaded {
 
     /// Puts it on the kernel for so many seconds.
     pub(super) fn work(&mut self, seconds: f64) -> Result<Done> {
-        // One that has ended says why when what it did is read.
-        let _ = writeln!(self.input, "{seconds}");
+        self.answer(&Order::Work(seconds))
+    }
+
+    /// Has it hold the BPF programs with these numbers.
+    pub(super) fn hold(&mut self, ids: Vec<u32>) -> Result<()> {
+        self.answer::<usize>(&Order::Hold(ids)).map(drop)
+    }
+
+    /// Has it work without and with those attached, by turns.
+    pub(super) fn take_turns(&mut self, pairs: u32, seconds: f64) -> Result<[Done; 2]> {
+        self.answer(&Order::TakeTurns { pairs, seconds })
+    }
+
+    fn answer<T: DeserializeOwned>(&mut self, order: &Order) -> Result<T> {
+        // One that has ended says why when its answer is read.
+        let _ = writeln!(self.input, "{}", serde_json::to_string(order)?);
         let mut line = String::new();
         self.output
             .read_line(&mut line)

@@ -32,7 +32,7 @@ use self::{
     cases::Case,
     loaded::Loaded,
     outcome::{BpfTime, Outcome, Pair, Traced},
-    programs::{Counting, times_in},
+    programs::{Counting, attached_in, times_in},
     report::Conditions,
     rival::Bpftrace,
     tracer::Tracers,
@@ -50,6 +50,9 @@ const BESIDES_S: f64 = 2.3;
 /// How long all is quiet before each load, with a tracer and without: processors that have rested are
 /// slower at first, by several parts in a hundred, and they are to have rested in both runs of a pair.
 const QUIET: Duration = Duration::from_millis(500);
+
+/// For how many seconds a load works at a time that works by turns with hooks and without.
+const TURN_S: f64 = 0.1;
 
 /// What is to be measured, and for how long.
 #[derive(clap::Args)]
@@ -195,6 +198,11 @@ impl Bench {
         let mut pairs = Vec::new();
         for pair in 0..case.pairs {
             let mut loaded = self.load(case.load)?;
+            if case.load.resets_each() == 0 {
+                pairs.push(self.by_turns(case, &mut loaded)?);
+                loaded.end()?;
+                continue;
+            }
             // Each goes first as often, so that what drifts meets both alike.
             let pair = if pair % 2 == 0 {
                 let without = self.untraced(&mut loaded)?;
@@ -241,6 +249,32 @@ impl Bench {
             user_s: used.user_s,
             system_s: used.system_s,
             peak_mib: used.peak_mib,
+        })
+    }
+
+    /// A load without resets, whose price is small: all that there is of a tracer then are its hooks, while
+    /// its reader sleeps. So the tracer is started, found to see the load, and ended but for its programs,
+    /// which the load attaches and detaches several times a second.
+    fn by_turns(&self, case: Case, loaded: &mut Loaded) -> Result<Pair> {
+        let tracer = self.tracers.start(case.tracing, self.tracers.files()?)?;
+        let ready = tracer.ready;
+        loaded.hold(attached_in(&tracer.files()?))?;
+        let done = loaded.work(TURN_S)?;
+        let used = tracer.caught_up()?;
+        let seen = tracer.end(case.load, &done)?;
+        thread::sleep(QUIET);
+        let turns = (self.seconds / TURN_S).ceil() as u32;
+        let [without, with] = loaded.take_turns(turns, TURN_S)?;
+        Ok(Pair {
+            without,
+            with: Traced {
+                done: with,
+                seen,
+                ready_ms: ready.as_secs_f64() * 1e3,
+                user_s: used.user_s,
+                system_s: used.system_s,
+                peak_mib: used.peak_mib,
+            },
         })
     }
 

@@ -70,6 +70,15 @@ impl Drop for Counting {
     }
 }
 
+/// The numbers of the programs that are attached by links among the open files of a process.
+pub(super) fn attached_in(files: &[String]) -> Vec<u32> {
+    files
+        .iter()
+        .filter(|file| field(file, "tp_name").is_some())
+        .filter_map(|file| u32::try_from(number(file, "prog_id")?).ok())
+        .collect()
+}
+
 /// The times of the programs among the open files of a process, as `fdinfo` tells them; without
 /// those that have not run.
 pub(super) fn times_in(files: &[String]) -> Vec<HookTime> {

@@ -1,12 +1,13 @@
 //! The load that the benchmark puts on the kernel: run as a process of its own, in a network
-//! namespace of its own. Each line of its standard input is for how many seconds it is to work; what
-//! came of it is a line of JSON. It keeps the namespace until its standard input ends, so that a
-//! tracer can still read the counters there.
+//! namespace of its own. Each line of its standard input is an [`Order`], and what came of it is a line of
+//! JSON. It keeps the namespace until its standard input ends, so that a tracer can still read the counters
+//! there.
 //!
 //! Starting it, and what is made of its figures, is the benchmark's.
 
 mod flood;
 mod frame;
+mod hooks;
 
 use std::{
     fs,
@@ -26,7 +27,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use self::flood::Flood;
+use self::{flood::Flood, hooks::Hooks};
 
 /// The ports that loads of resets send them from: nobody listens there in the load's network namespace, or who
 /// does closes with data unread. Below those that the kernel chooses, and unlike those of the tests,
@@ -37,6 +38,9 @@ const FIRST_PORT: u16 = 2000;
 /// For how long a load works before it is measured, each time: its first connections are dearer, above
 /// all where processors have rested.
 const WARM_UP: Duration = Duration::from_millis(300);
+
+/// The same of each turn with or without hooks, which is not the first.
+const SHORT_WARM_UP: Duration = Duration::from_millis(10);
 
 /// How long no further reset must have been sent for all of them to have been counted. Were it ever
 /// too short, a tracer would have seen more than was counted, which ends the benchmark: that a figure
@@ -60,6 +64,19 @@ pub(crate) enum Load {
     RawSyn,
     /// Connections that are closed with data unread
     Unread,
+}
+
+/// What a load is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Order {
+    /// To work for so many seconds. The answer is [`Done`].
+    Work(f64),
+    /// To hold the BPF programs with these numbers. The answer is how many they are.
+    Hold(Vec<u32>),
+    /// To work by turns without and with those attached, `pairs` times for so many seconds each. The answer
+    /// are two [`Done`]: all without, and all with them.
+    TakeTurns { pairs: u32, seconds: f64 },
 }
 
 /// What a load did when it last worked.
@@ -147,28 +164,81 @@ pub(crate) fn run(load: Load) -> Result<()> {
         Load::Unread => unread()?,
     };
     let netns = netns()?;
+    let mut hooks = Hooks::hold(&[])?;
     for line in std::io::stdin().lines() {
-        let line = line.context("cannot read for how long to work")?;
-        let time = line
-            .parse()
-            .ok()
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .with_context(|| format!("cannot work for {line:?}: not a number of seconds"))?;
-        let before = settled_out_rsts()?;
-        let (warming_up, _) = work(WARM_UP)?;
-        let (made, took) = work(time)?;
-        let done = Done {
-            made,
-            with_warm_up: warming_up + made,
-            seconds: took.as_secs_f64(),
-            out_rsts: settled_out_rsts()? - before,
-            netns,
+        let line = line.context("cannot read what to do")?;
+        let order = serde_json::from_str(&line).with_context(|| format!("no order: {line:?}"))?;
+        let answer = match order {
+            Order::Work(seconds) => serde_json::to_string(&done(&mut work, netns, seconds)?)?,
+            Order::Hold(ids) => {
+                hooks = Hooks::hold(&ids)?;
+                ids.len().to_string()
+            }
+            Order::TakeTurns { pairs, seconds } => {
+                let turns = take_turns(&mut work, netns, &mut hooks, pairs, seconds)?;
+                serde_json::to_string(&turns)?
+            }
         };
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", serde_json::to_string(&done)?)?;
+        writeln!(out, "{answer}")?;
         out.flush()?;
     }
     Ok(())
+}
+
+fn time(seconds: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .with_context(|| format!("cannot work for {seconds}: not a number of seconds"))
+}
+
+fn done(work: &mut Work, netns: u32, seconds: f64) -> Result<Done> {
+    let time = time(seconds)?;
+    let before = settled_out_rsts()?;
+    let (warming_up, _) = work(WARM_UP)?;
+    let (made, took) = work(time)?;
+    Ok(Done {
+        made,
+        with_warm_up: warming_up + made,
+        seconds: took.as_secs_f64(),
+        out_rsts: settled_out_rsts()? - before,
+        netns,
+    })
+}
+
+/// Works without `hooks` and with them. Each goes first as often, so that what drifts meets both alike.
+fn take_turns(
+    work: &mut Work,
+    netns: u32,
+    hooks: &mut Hooks,
+    pairs: u32,
+    seconds: f64,
+) -> Result<[Done; 2]> {
+    let time = time(seconds)?;
+    let mut turns = [Done {
+        made: 0,
+        with_warm_up: 0,
+        seconds: 0.0,
+        out_rsts: 0,
+        netns,
+    }; 2];
+    work(WARM_UP)?;
+    for turn in 0..2 * pairs {
+        // Without, with, with, without.
+        let hooked = turn % 4 == 1 || turn % 4 == 2;
+        if hooked {
+            hooks.attach()?;
+        }
+        let before = out_rsts()?;
+        let (warming_up, _) = work(SHORT_WARM_UP)?;
+        let (made, took) = work(time)?;
+        let done = &mut turns[usize::from(hooked)];
+        done.made += made;
+        done.with_warm_up += warming_up + made;
+        done.seconds += took.as_secs_f64();
+        done.out_rsts += out_rsts()? - before;
+        hooks.detach();
+    }
+    Ok(turns)
 }
 
 /// One thread connects and closes, one accepts and closes.
