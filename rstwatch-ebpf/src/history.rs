@@ -5,6 +5,11 @@
 //! without a lock; a table of chains by hash finds them from everywhere. Nothing is ever unlinked: a
 //! chain ends where a newer record has taken the place of one.
 //!
+//! Where a chain begins is seldom in the cache, and reading it was nearly half of what a close cost. So a close
+//! writes there only, which the processor does not wait for: which record is the latest. The next hook on that
+//! CPU that has to do with the end of a connection finds the cache line there, and puts the record into its
+//! chain.
+//!
 //! A record is written once. What becomes known later is a new record, which is found first.
 
 use core::{
@@ -43,6 +48,25 @@ struct Ring {
     newest: u32,
     /// Not zero while a number is being taken: by a program that this one has interrupted.
     busy: u32,
+    /// The number of the record that is in no chain yet; 0: none.
+    pending: u32,
+    /// The chain that it belongs to.
+    pending_chain: Chain,
+}
+
+/// A chain: the number of its line above that of its place there.
+type Chain = u32;
+
+/// Chains of a line, less one: its last word is for something else.
+const CHAINS_OF_LINE: u64 = 7;
+
+/// A cache line of chains.
+#[repr(C, align(64))]
+struct Line {
+    /// The first record of each.
+    heads: [Link; CHAINS_OF_LINE as usize],
+    /// The last record that is to go into any of them: it may be in none yet.
+    latest: Link,
 }
 
 /// Where a record is: the CPU whose ring has it above its number there. 0: nowhere.
@@ -92,35 +116,34 @@ static RINGS: Array<Ring> = Array::with_max_entries(1, maps::ALIGNED);
 #[map]
 static HISTORY: Array<Past> = Array::with_max_entries(1, maps::ALIGNED);
 
-/// The first record of each chain. Fewer than there are records: each close looks at one, and only a
+/// Where each chain begins. Fewer chains than there are records: each close writes to a line, and only a
 /// segment without a socket goes along a chain.
 #[map]
-static CHAINS: Array<Link> = Array::with_max_entries(1, maps::ALIGNED);
+static CHAINS: Array<Line> = Array::with_max_entries(1, maps::ALIGNED);
 
 /// A record that is being written.
 pub struct Draft {
     past: *mut Past,
+    ring: *mut Ring,
+    line: *mut Line,
+    cpu: u32,
     number: u32,
-    chain: *mut Link,
-    link: Link,
+    chain: Chain,
 }
 
 /// Begins a record of a connection. There is none when this program has interrupted another one that is
 /// taking a number: that is counted.
-///
-/// What it looks at is seldom in the cache: whoever has something else to do before
-/// [`Draft::keep`] does it here after.
 #[inline(always)]
 pub fn begin<C: EbpfContext>(ctx: &C, tuple: &Tuple, net: KernelPtr) -> Option<Draft> {
     // SAFETY: the helper takes no argument.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let chain = chain(tuple)?;
+    let chain = chain(tuple);
+    let line = line_of(chain)?;
     let ring = RINGS.get_ptr_mut(cpu)?;
     // SAFETY: the maps gave the pointers; only this CPU writes to the ring, and only one program at a
     // time.
     unsafe {
-        // Asked for now, and read again when it is there.
-        read_volatile(chain);
+        settle(cpu, ring);
         if read_volatile(&raw const (*ring).busy) != 0 {
             maps::count(Stat::HistoryFailed);
             warn!(ctx, "the history is busy");
@@ -142,9 +165,11 @@ pub fn begin<C: EbpfContext>(ctx: &C, tuple: &Tuple, net: KernelPtr) -> Option<D
         (*past).net = net as u64;
         Some(Draft {
             past,
+            ring,
+            line,
+            cpu,
             number,
             chain,
-            link: u64::from(cpu) << 32 | u64::from(number),
         })
     }
 }
@@ -224,18 +249,62 @@ impl Draft {
         }
     }
 
-    /// Puts the record into its chain.
+    /// Makes the record one that can be found.
     ///
-    /// Two CPUs that put a record into the same chain in the same nanoseconds may lose one of them, and
-    /// so may a program that interrupts this one there.
+    /// A program that interrupts this one here, or another CPU that files a record in the same line before
+    /// this CPU's next one, may keep this one from being found for a moment.
     #[inline(always)]
     fn file(self) {
         // SAFETY: the maps gave the pointers.
         unsafe {
-            (*self.past).older = read_volatile(self.chain);
-            barrier(self.chain);
+            barrier(self.ring);
             write_volatile(&raw mut (*self.past).number, self.number);
-            write_volatile(self.chain, self.link);
+            write_volatile(&raw mut (*self.line).latest, link(self.cpu, self.number));
+            write_volatile(&raw mut (*self.ring).pending_chain, self.chain);
+            write_volatile(&raw mut (*self.ring).pending, self.number);
+        }
+    }
+}
+
+/// Puts the last record of this CPU into its chain, if it is in none.
+#[inline(always)]
+pub fn settle_own() {
+    // SAFETY: the helper takes no argument.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(ring) = RINGS.get_ptr_mut(cpu) {
+        // SAFETY: the map gave the pointer; it is this CPU's.
+        unsafe { settle(cpu, ring) };
+    }
+}
+
+/// The same at hand.
+///
+/// Two CPUs that put a record into the same chain in the same nanoseconds may lose one of them, and so may a
+/// program that interrupts this one there.
+///
+/// # Safety
+///
+/// `ring` must be valid, and that of `cpu`, which must be this one.
+#[inline(always)]
+unsafe fn settle(cpu: u32, ring: *mut Ring) {
+    // SAFETY: the caller's promise; the maps give the other pointers.
+    unsafe {
+        let number = read_volatile(&raw const (*ring).pending);
+        if number == 0 {
+            return;
+        }
+        let chain = read_volatile(&raw const (*ring).pending_chain);
+        write_volatile(&raw mut (*ring).pending, 0);
+        let (Some(line), Some(past)) = (line_of(chain), record(cpu, number)) else {
+            return;
+        };
+        let head = head_of(line, chain);
+        let (link, first) = (link(cpu, number), read_volatile(head));
+        // Nor one that a program has put there which interrupted this one.
+        if first != link {
+            write_volatile(&raw mut (*past).older, first);
+            barrier(ring);
+            write_volatile(head, link);
         }
     }
 }
@@ -271,26 +340,30 @@ pub fn remember_anew<C: EbpfContext>(ctx: &C, tuple: &Tuple, net: KernelPtr, ent
 /// A function of its own: old verifiers go through the loop anew on every path that leads here.
 #[inline(never)]
 pub unsafe fn recall(tuple: &Tuple, net: KernelPtr, to: *mut SocketEntry) -> bool {
-    let Some(chain) = chain(tuple) else {
+    let chain = chain(tuple);
+    let Some(line) = line_of(chain) else {
         return false;
     };
-    // SAFETY: the maps gave the pointers; the caller's promise. Another CPU may write to the record
-    // meanwhile: then its number changes first.
+    // SAFETY: the map gave the pointer; the caller's promise.
     unsafe {
-        let mut link = read_volatile(chain);
-        for _ in 0..STEPS {
+        // The latest may be in a chain already, in this one or another of the line; and its place may have
+        // been taken by a newer one.
+        let mut link = read_volatile(&raw const (*line).latest);
+        for step in 0..=STEPS {
             let (cpu, number) = ((link >> 32) as u32, link as u32);
             let Some(past) = record(cpu, number) else {
                 return false;
             };
-            if number == 0 || read_volatile(&raw const (*past).number) != number {
+            let is_there = number != 0 && read_volatile(&raw const (*past).number) == number;
+            if !is_there && step > 0 {
                 return false;
             }
             let Some(ring) = RINGS.get_ptr_mut(cpu) else {
                 return false;
             };
             barrier(ring);
-            if read_volatile(&raw const (*past).net) == net as u64
+            if is_there
+                && read_volatile(&raw const (*past).net) == net as u64
                 && same(&raw const (*past).ends, tuple)
             {
                 copy(to, past);
@@ -298,7 +371,11 @@ pub unsafe fn recall(tuple: &Tuple, net: KernelPtr, to: *mut SocketEntry) -> boo
                 return read_volatile(&raw const (*past).number) == number;
             }
             // A link from a record that has been replaced meanwhile leads into another chain.
-            link = read_volatile(&raw const (*past).older);
+            link = if step == 0 {
+                read_volatile(head_of(line, chain))
+            } else {
+                read_volatile(&raw const (*past).older)
+            };
         }
     }
     false
@@ -337,7 +414,7 @@ fn record(cpu: u32, number: u32) -> Option<*mut Past> {
 
 /// The chain that a connection belongs to.
 #[inline(always)]
-fn chain(tuple: &Tuple) -> Option<*mut Link> {
+fn chain(tuple: &Tuple) -> Chain {
     let words: *const u32 = (&raw const *tuple).cast();
     let mut hash = 0_u64;
     for at in (0..ENDS).step_by(2) {
@@ -350,7 +427,33 @@ fn chain(tuple: &Tuple) -> Option<*mut Link> {
         hash = spread(hash);
         hash ^= hash >> 29;
     }
-    CHAINS.get_ptr_mut((hash >> 32) as u32 & globals::history_chains_mask())
+    let line = (hash >> 32) as u32 & globals::history_lines_mask();
+    // So much of the lower half as part of the whole: never more than the last place.
+    let place = ((hash & 0xffff_ffff) * CHAINS_OF_LINE >> 32) as u32;
+    line << 3 | place
+}
+
+/// The line that a chain is in.
+#[inline(always)]
+fn line_of(chain: Chain) -> Option<*mut Line> {
+    CHAINS.get_ptr_mut(chain >> 3)
+}
+
+/// Where a chain begins.
+///
+/// # Safety
+///
+/// `line` must be the chain's, and valid.
+#[inline(always)]
+unsafe fn head_of(line: *mut Line, chain: Chain) -> *mut Link {
+    // SAFETY: the caller's promise; a line has eight words.
+    unsafe { line.cast::<Link>().add((chain & 7) as usize) }
+}
+
+/// What leads to a record.
+#[inline(always)]
+fn link(cpu: u32, number: u32) -> Link {
+    u64::from(cpu) << 32 | u64::from(number)
 }
 
 /// Whether it has the same ends.

@@ -218,6 +218,7 @@ fn aborted<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
 /// The end of a connection that both sides closed, or of one that ended while it was closing.
 #[inline(always)]
 fn ended<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
+    history::settle_own();
     // SAFETY: the hook's socket is full and not null.
     let error = unsafe { socket::error::<M>(sock) };
     if let Some(entry) = live::find::<M>(M::address(sock)) {

@@ -111,22 +111,22 @@ pub struct Settings<'a> {
     pub raw_only: bool,
 }
 
-/// How the history of closed connections is laid out: a ring of records for each CPU, and chains.
+/// How the history of closed connections is laid out: a ring of records for each CPU, and lines of chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HistorySize {
     cpus: u32,
     /// Records of each CPU: a power of two.
     places: u32,
-    /// A power of two.
-    chains: u32,
+    /// Of seven chains each: a power of two.
+    lines: u32,
 }
 
 impl HistorySize {
     /// The least for a CPU: work is seldom spread evenly over many.
     const FEWEST: u32 = 1_024;
 
-    /// Records of a chain, when the history is full.
-    const PER_CHAIN: u32 = 2;
+    /// Records that share a line, when the history is full: two and a bit a chain.
+    const PER_LINE: u32 = 16;
 
     /// Room for `connections`, on a host that may have `cpus`.
     fn new(connections: u32, cpus: u32) -> Self {
@@ -134,7 +134,7 @@ impl HistorySize {
         Self {
             cpus,
             places,
-            chains: (cpus * places / Self::PER_CHAIN).next_power_of_two(),
+            lines: (cpus * places / Self::PER_LINE).next_power_of_two(),
         }
     }
 }
@@ -333,10 +333,10 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
         .map_max_entries("EVENTS", settings.ring_bytes)
         .override_global("FILTER", &settings.filter, true)
         .override_global("HISTORY_PLACES", &history.places, true)
-        .override_global("HISTORY_CHAINS_MASK", &(history.chains - 1), true)
+        .override_global("HISTORY_LINES_MASK", &(history.lines - 1), true)
         .map_max_entries("RINGS", history.cpus)
         .map_max_entries("HISTORY", history.cpus * history.places)
-        .map_max_entries("CHAINS", history.chains)
+        .map_max_entries("CHAINS", history.lines)
         .load(bpf_object::OBJECT)
         .map_err(StartError::from_ebpf)
         .map_err(|error| blame_memlock(error, settings.kernel))
@@ -437,13 +437,13 @@ mod tests {
             let HistorySize {
                 cpus,
                 places,
-                chains,
+                lines,
             } = HistorySize::new(connections, cpus);
-            (cpus, places, chains)
+            (cpus, places, lines)
         };
-        assert_eq!(size(32_768, 2), (2, 16_384, 16_384));
-        assert_eq!(size(32_768, 3), (3, 16_384, 32_768));
-        assert_eq!(size(32_768, 128), (128, 1_024, 65_536));
+        assert_eq!(size(32_768, 2), (2, 16_384, 2_048));
+        assert_eq!(size(32_768, 3), (3, 16_384, 4_096));
+        assert_eq!(size(32_768, 128), (128, 1_024, 8_192));
     }
 
     #[test]
