@@ -22,6 +22,20 @@ pub const TALLY_KINDS: u32 = 4_096;
 /// Kinds without the port: reasons, states and directions come in fewer combinations than this.
 pub const TALLY_KINDS_WITHOUT_PORT: u32 = 1_024;
 
+/// Kinds that each CPU counts without a hash map, the first that it meets. A power of two.
+pub const QUICK_KINDS: u32 = 64;
+
+plain_data! {
+    /// A kind of reset that a CPU has met, the value of the map `TALLY_QUICK`.
+    pub struct QuickTally {
+        /// The kind; all zero while there is none.
+        pub key: TallyKey,
+        /// How many there were.
+        pub count: u64,
+    }
+    size 16
+}
+
 plain_data! {
     /// A kind of reset, the key of the map `TALLY`.
     pub struct TallyKey {

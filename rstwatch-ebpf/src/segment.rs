@@ -18,6 +18,8 @@ use crate::{
 
 /// An IP header of either version without options.
 const HEADERS: usize = 40;
+/// One of IPv4, with room for a TCP header without options behind it.
+const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 const TCP_HEADER: usize = 20;
 
@@ -95,8 +97,17 @@ impl Headers {
         // SAFETY: the helper checks the addresses.
         let read = unsafe {
             bpf_probe_read_kernel_buf(head.wrapping_add(network as usize), &mut self.ip).is_ok()
-                && bpf_probe_read_kernel_buf(head.wrapping_add(transport as usize), &mut self.tcp)
+                && if self.ip_len == IPV4_HEADER {
+                    // Both are there, as nearly always.
+                    self.tcp.copy_from_slice(&self.ip[IPV4_HEADER as usize..]);
+                    true
+                } else {
+                    bpf_probe_read_kernel_buf(
+                        head.wrapping_add(transport as usize),
+                        &mut self.tcp,
+                    )
                     .is_ok()
+                }
         };
         if !read {
             maps::count(Stat::ReadFailed);

@@ -1,20 +1,37 @@
 //! Counting every reset by its kind, whether or not its record reaches user space.
+//!
+//! Storms are of few kinds, and the kernel's hash map takes as long as the rest of a short hook. So each CPU
+//! has some counters that need none, for the first kinds that come.
 
-use aya_ebpf::{macros::map, maps::PerCpuHashMap};
+use core::ptr::{read_volatile, write_volatile};
+
+use aya_ebpf::{
+    macros::map,
+    maps::{PerCpuArray, PerCpuHashMap},
+};
 use rstwatch_common::{
     entry::Tuple,
     stats::Stat,
     tally::{
-        BY_SEGMENT, NOT_RECEIVED, RECEIVED, SENT, TALLY_KINDS, TALLY_KINDS_WITHOUT_PORT, TallyKey,
+        BY_SEGMENT, NOT_RECEIVED, QUICK_KINDS, QuickTally, RECEIVED, SENT, TALLY_KINDS,
+        TALLY_KINDS_WITHOUT_PORT, TallyKey,
     },
 };
 
-use crate::maps;
+use crate::{maps, memory::spread};
 
 /// TCP state (`include/net/tcp_states.h`).
 const SYN_SENT: u8 = 2;
 
-/// Resets by kind.
+/// Resets of the first kinds on each CPU, in places by hash.
+#[map]
+static TALLY_QUICK: PerCpuArray<QuickTally> = PerCpuArray::with_max_entries(QUICK_KINDS, 0);
+
+/// Not zero while a place there is being taken.
+#[map]
+static TAKING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Resets by kind, of all others.
 #[map]
 static TALLY: PerCpuHashMap<TallyKey, u64> = PerCpuHashMap::with_max_entries(TALLY_KINDS, 0);
 
@@ -72,13 +89,43 @@ pub fn not_received(state: u8, local_port: u16) {
 
 #[inline(never)]
 fn bump(mut key: TallyKey) {
-    if add(&TALLY, &key) {
+    if add_quickly(&key) || add(&TALLY, &key) {
         return;
     }
     key.port = 0;
     if !add(&TALLY_REST, &key) {
         maps::count(Stat::Untallied);
     }
+}
+
+/// Adds one to a kind that has a place of its own on this CPU, or gets one. Returns whether it did.
+#[inline(always)]
+fn add_quickly(key: &TallyKey) -> bool {
+    // SAFETY: a key has eight bytes, aligned to two.
+    let key = unsafe { (&raw const *key).cast::<u64>().read_unaligned() };
+    let place = (spread(key) >> 32) as u32 & (QUICK_KINDS - 1);
+    let (Some(quick), Some(taking)) = (TALLY_QUICK.get_ptr_mut(place), TAKING.get_ptr_mut(0))
+    else {
+        return false;
+    };
+    // SAFETY: the maps gave the pointers, which no other CPU uses. A program that interrupts this one while it
+    // takes a place leaves all places alone; one that came before has taken its place when this one looks.
+    unsafe {
+        let known = (&raw mut (*quick).key).cast::<u64>();
+        if read_volatile(known) == 0 && read_volatile(taking) == 0 {
+            write_volatile(taking, 1);
+            if read_volatile(known) == 0 {
+                write_volatile(known, key);
+            }
+            write_volatile(taking, 0);
+        }
+        // A kind that is all zero has none.
+        if key == 0 || read_volatile(known) != key {
+            return false;
+        }
+        maps::increment(&raw mut (*quick).count);
+    }
+    true
 }
 
 /// Adds one to a kind. Returns whether there was room for it.

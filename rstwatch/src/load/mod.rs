@@ -20,6 +20,7 @@ use aya::{
     programs::{Program, ProgramError},
     util::nr_cpus,
 };
+use foldhash::{HashMap, HashMapExt as _};
 use nix::{
     libc::RLIM_INFINITY,
     sys::resource::{Resource, getrlimit, setrlimit},
@@ -28,9 +29,9 @@ use rstwatch_common::{
     filter::KernelFilter,
     layout::{Features, Layout},
     stats::Stat,
-    tally::TallyKey,
+    tally::{QuickTally, TallyKey},
 };
-use zerocopy::FromBytes as _;
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use self::hook::{Hook, INTERRUPTING, Means};
 use crate::{
@@ -164,7 +165,9 @@ pub struct Attached {
 pub struct Tracer {
     ebpf: Ebpf,
     stats: PerCpuArray<MapData, u64>,
-    /// By kind, and what had no room there by kind without the port.
+    /// The first kinds of each CPU.
+    quick: PerCpuArray<MapData, [u64; size_of::<QuickTally>() / 8]>,
+    /// The others by kind, and what had no room there by kind without the port.
     tally: [PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>; 2],
     /// What became of each hook that this kernel is to have; not of [`INTERRUPTING`], if it is waiting.
     pub hooks: Vec<Attached>,
@@ -204,6 +207,7 @@ impl Tracer {
             });
         }
         let stats = take_map(&mut ebpf, "STATS")?;
+        let quick = take_map(&mut ebpf, "TALLY_QUICK")?;
         let tally = [
             take_map(&mut ebpf, "TALLY")?,
             take_map(&mut ebpf, "TALLY_REST")?,
@@ -211,6 +215,7 @@ impl Tracer {
         Ok(Self {
             ebpf,
             stats,
+            quick,
             tally,
             hooks,
             waiting,
@@ -273,14 +278,23 @@ impl Tracer {
     ///
     /// When the map cannot be read.
     pub fn tally(&self) -> anyhow::Result<Vec<(TallyKey, u64)>> {
-        let mut kinds = Vec::new();
+        let is_key = |bytes: &[u8]| {
+            TallyKey::read_from_bytes(bytes)
+                .map_err(|_| anyhow::anyhow!("the BPF side's tally has keys of another type"))
+        };
+        let mut kinds = HashMap::new();
+        for cpus in self.quick.iter() {
+            for [key, count] in cpus.context("cannot read the BPF side's tally")?.iter() {
+                if *count > 0 {
+                    *kinds.entry(is_key(key.as_bytes())?).or_default() += count;
+                }
+            }
+        }
         for kind in self.tally.iter().flat_map(PerCpuHashMap::iter) {
             let (key, counts) = kind.context("cannot read the BPF side's tally")?;
-            let key = TallyKey::read_from_bytes(&key)
-                .map_err(|_| anyhow::anyhow!("the BPF side's tally has keys of another type"))?;
-            kinds.push((key, counts.iter().sum()));
+            *kinds.entry(is_key(&key)?).or_default() += counts.iter().sum::<u64>();
         }
-        Ok(kinds)
+        Ok(kinds.into_iter().collect())
     }
 
     /// How often the kernel skipped `tcp_send_reset` and `tcp_receive_reset` programs, because they

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::OnceLock,
     thread,
     time::{Duration, Instant},
@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::machine;
+use super::qemu::Qemu;
 
 /// How long a kernel may take to its first word. With KVM that is a fraction of a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,12 +33,12 @@ impl Accelerator {
     ///
     /// Inside another virtual machine KVM can be there, take a guest and never run it. So it is
     /// believed only when a kernel has said something. `scratch` is a directory for its words.
-    pub(super) fn find(image: &Path, scratch: &Path) -> Result<Self> {
+    pub(super) fn find(qemu: &Qemu, image: &Path, scratch: &Path) -> Result<Self> {
         static FOUND: OnceLock<Accelerator> = OnceLock::new();
         if let Some(found) = FOUND.get() {
             return Ok(*found);
         }
-        let found = if kvm_runs(image, scratch)? {
+        let found = if kvm_runs(qemu, image, scratch)? {
             Self::Kvm
         } else {
             eprintln!("vm: KVM runs no guest here: QEMU interprets them");
@@ -56,7 +56,7 @@ impl Accelerator {
     }
 }
 
-fn kvm_runs(image: &Path, scratch: &Path) -> Result<bool> {
+fn kvm_runs(qemu: &Qemu, image: &Path, scratch: &Path) -> Result<bool> {
     if fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -67,7 +67,7 @@ fn kvm_runs(image: &Path, scratch: &Path) -> Result<bool> {
     }
     let console = scratch.join("kvm-console.log");
     fs::write(&console, []).with_context(|| format!("cannot write {}", console.display()))?;
-    let mut qemu = Command::new(machine::program()?);
+    let mut qemu = qemu.command();
     // It has no file system, so it panics and is gone.
     qemu.args([
         "-accel",

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::accelerator::Accelerator;
+use super::{accelerator::Accelerator, qemu::Qemu};
 use crate::command;
 
 /// With what the guest's first process announces the command's exit status.
@@ -30,6 +30,7 @@ const BOOT: &str = "console=ttyS0 panic=-1 loglevel=5 no_timer_check rdinit=/ini
 
 /// A machine to boot.
 pub(super) struct Machine<'m> {
+    pub(super) qemu: &'m Qemu,
     pub(super) accelerator: Accelerator,
     pub(super) image: &'m Path,
     pub(super) initramfs: &'m Path,
@@ -68,7 +69,7 @@ impl Machine<'_> {
     /// Boots it, waits for the end, and has `show` see every line as it comes.
     pub(super) fn run(&self, mut show: impl FnMut(Stream, &str)) -> Result<Outcome> {
         let console = self.log("console");
-        let mut qemu = Command::new(program()?);
+        let mut qemu = self.qemu.command();
         // One processor: Linux 6.12 crashes with two that QEMU 7.2 interprets.
         qemu.args([
             "-accel",
@@ -154,16 +155,6 @@ impl Machine<'_> {
         self.logs.join(format!("{name}.log"))
     }
 }
-
-/// QEMU for this processor.
-pub(super) fn program() -> Result<PathBuf> {
-    command::find(QEMU).with_context(|| {
-        format!("there is no {QEMU}: `cargo xtask setup` installs it where there is apt-get")
-    })
-}
-
-/// QEMU's program.
-pub(super) const QEMU: &str = "qemu-system-x86_64";
 
 fn create(path: &Path) -> Result<File> {
     File::create(path).with_context(|| format!("cannot write {}", path.display()))

@@ -11,6 +11,7 @@ mod initramfs;
 mod kernel;
 mod machine;
 mod matrix;
+mod qemu;
 mod release;
 mod shelf;
 mod suite;
@@ -39,6 +40,7 @@ use self::{
     kernel::{Kernel, Kernels},
     machine::{Machine, Outcome, Stream},
     matrix::Column,
+    qemu::Qemu,
 };
 use crate::{command, packages, project, static_binary};
 
@@ -100,8 +102,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     let kernels = chosen(arguments, &directory)?;
-    let accelerator = Accelerator::find(&kernels[0].image, &directory)?;
+    let qemu = Qemu::find_or_fetch()?;
+    let accelerator = Accelerator::find(&qemu, &kernels[0].image, &directory)?;
     let site = Site {
+        qemu,
         accelerator,
         logs: arguments
             .logs
@@ -250,6 +254,7 @@ fn chosen(arguments: &Arguments, directory: &Path) -> Result<Vec<Kernel>> {
 
 /// How machines are run here.
 struct Site {
+    qemu: Qemu,
     accelerator: Accelerator,
     logs: PathBuf,
 }
@@ -279,6 +284,7 @@ impl Site {
         initramfs.add("command", payload.command.as_bytes(), 0o755)?;
         initramfs.finish()?;
         let machine = Machine {
+            qemu: &self.qemu,
             accelerator: self.accelerator,
             image: &kernel.image,
             initramfs: &path,
