@@ -102,11 +102,8 @@ impl Headers {
                     self.tcp.copy_from_slice(&self.ip[IPV4_HEADER as usize..]);
                     true
                 } else {
-                    bpf_probe_read_kernel_buf(
-                        head.wrapping_add(transport as usize),
-                        &mut self.tcp,
-                    )
-                    .is_ok()
+                    bpf_probe_read_kernel_buf(head.wrapping_add(transport as usize), &mut self.tcp)
+                        .is_ok()
                 }
         };
         if !read {

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 
+use arrayvec::ArrayVec;
 use bytes::BytesMut;
 use foldhash::HashMap;
 
@@ -114,9 +115,13 @@ impl Rear {
 #[derive(Debug)]
 struct End {
     details: ProcessDetails,
+    /// Memory of peers that have been shown.
+    spare_peers: ArrayVec<Box<Peer>, 2>,
     scans: Scans,
     host: HostFacts,
     filter: Filter,
+    /// Whether that keeps anything back.
+    filters: bool,
     sink: Sink,
     storm: Box<Watch>,
     /// How many rows a second are shown, when that is limited.
@@ -158,23 +163,34 @@ impl End {
         }
         sent.scan = self.scans.note(&sent);
         let why = cause::classify(&sent, &self.host);
-        received.peer = Some(Box::new(Peer {
-            owner: sent.owner.clone(),
-            actor: sent.actor.clone(),
-            cause: why.id.name(),
-        }));
+        received.peer = Some(self.peer(&sent, &why));
         let effect = cause::classify(&received, &self.host);
-        sent.peer = Some(Box::new(Peer {
-            owner: received.owner.clone(),
-            actor: received.actor.clone(),
-            cause: effect.id.name(),
-        }));
+        sent.peer = Some(self.peer(&received, &effect));
         if sent.time_ns <= received.time_ns {
             self.show(&sent, &why);
             self.show(&received, &effect);
         } else {
             self.show(&received, &effect);
             self.show(&sent, &why);
+        }
+        self.spare_peers.clear();
+        self.spare_peers
+            .extend([sent.peer, received.peer].into_iter().flatten());
+    }
+
+    /// What the other end is told of `event`.
+    fn peer(&mut self, event: &Event, verdict: &Verdict) -> Box<Peer> {
+        let peer = Peer {
+            owner: event.owner.clone(),
+            actor: event.actor.clone(),
+            cause: verdict.id.name(),
+        };
+        match self.spare_peers.pop() {
+            Some(mut spare) => {
+                *spare = peer;
+                spare
+            }
+            None => Box::new(peer),
         }
     }
 
@@ -186,7 +202,7 @@ impl End {
             let sent = self.tally.sent_by_netns.entry(netns).or_default();
             sent.note(event, verdict.id);
         }
-        let matches = self.filter.matches(event, verdict);
+        let matches = !self.filters || self.filter.matches(event, verdict);
         // A storm outside of the filter is said as well; a screen has room for what was asked for.
         if matches || !matches!(self.sink, Sink::Recent(_)) {
             self.storm.note(event, verdict);
@@ -242,8 +258,10 @@ impl Pipeline {
                 pairs: Pairs::default(),
                 end: End {
                     details: ProcessDetails::watch(),
+                    spare_peers: ArrayVec::new(),
                     scans: Scans::default(),
                     host,
+                    filters: filter != Filter::default(),
                     filter,
                     sink,
                     storm: Box::default(),

@@ -47,7 +47,11 @@ use crate::{
 const RECORDS_A_TURN: usize = 1_024;
 
 /// Output that is handed to the writer at once.
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 128 << 10;
+
+/// How often it is looked whether there are resets that can be interrupted, in nanoseconds: in a storm there
+/// are many turns in that time.
+const HEED_NS: u64 = 1_000_000;
 
 /// How long the last output may take when nobody seems to read it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -170,6 +174,7 @@ struct Run {
     log: Option<BpfLog>,
     search: Option<Search>,
     rest: Rest,
+    next_heed_ns: u64,
     next_clock: Instant,
     next_interval: Option<Instant>,
 }
@@ -195,6 +200,7 @@ impl Run {
             log: None,
             search: None,
             rest: Rest::new(),
+            next_heed_ns: 0,
             next_clock: Instant::now() + CLOCK_EVERY,
             next_interval: options.interval.map(|interval| Instant::now() + interval),
             options,
@@ -217,8 +223,11 @@ impl Run {
             let counted = self.counted()?;
             self.pipeline.watch_storm(now_ns, counted);
         }
-        if let Some(attached) = self.tracer.heed_interruptions()? {
-            start::say_attached(&attached, self.options.verbose);
+        if now_ns >= self.next_heed_ns {
+            self.next_heed_ns = now_ns + HEED_NS;
+            if let Some(attached) = self.tracer.heed_interruptions()? {
+                start::say_attached(&attached, self.options.verbose);
+            }
         }
         self.search_on().await?;
         if !self.now_and_then()? {
