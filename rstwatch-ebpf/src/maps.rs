@@ -1,10 +1,11 @@
-//! The ring and the counters. What does not fit into a map is counted.
+//! The rings and the counters. What does not fit into a map is counted.
 
 use core::arch::asm;
 
 use aya_ebpf::{
+    helpers::bpf_get_smp_processor_id,
     macros::map,
-    maps::{PerCpuArray, RingBuf},
+    maps::{PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
 use rstwatch_common::stats::{STAT_COUNT, Stat};
 
@@ -13,13 +14,30 @@ use rstwatch_common::stats::{STAT_COUNT, Stat};
 /// line (`array_map_alloc`, `kernel/bpf/arraymap.c`).
 pub const ALIGNED: u32 = 1 << 10;
 
-/// Records on their way to user space. The loader sets the size.
+/// Records on their way to user space, of CPUs with even numbers: CPUs that share a ring wait for each
+/// other. The loader sets the size.
 #[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// The same of CPUs with odd numbers.
+#[map]
+static EVENTS_ODD: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
 /// Counters, by [`Stat`].
 #[map]
 static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(STAT_COUNT, 0);
+
+/// Room for a record in this CPU's ring.
+#[inline(always)]
+pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
+    // SAFETY: the helper takes no argument.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if cpu & 1 == 0 {
+        EVENTS.reserve::<T>(0)
+    } else {
+        EVENTS_ODD.reserve::<T>(0)
+    }
+}
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

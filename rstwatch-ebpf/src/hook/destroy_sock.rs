@@ -55,7 +55,7 @@ pub fn destroy_sock<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
 /// process holds only in that process's `close()` (`__tcp_close`, `net/ipv4/tcp.c`, 5.10 to 7.2).
 #[inline(always)]
 fn report_closer<M: Memory, C: EbpfContext>(ctx: &C, sock: u64) {
-    let Some(mut slot) = maps::EVENTS.reserve::<Closed>(0) else {
+    let Some(mut slot) = maps::reserve::<Closed>() else {
         lost(ctx, Stat::LostClosed);
         return;
     };

@@ -85,7 +85,7 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     if !passes {
         return;
     }
-    let Some(mut slot) = maps::EVENTS.reserve::<SocketReset>(0) else {
+    let Some(mut slot) = maps::reserve::<SocketReset>() else {
         lost(ctx, Stat::LostReset);
         if maybe_data {
             note_untold::<M, C>(ctx, sock, &tuple, &mut unseen);
@@ -114,7 +114,7 @@ fn refused<M: Memory, C: EbpfContext>(
     tuple: &Tuple,
     entry: *mut SocketEntry,
 ) {
-    let Some(mut slot) = maps::EVENTS.reserve::<Refused>(0) else {
+    let Some(mut slot) = maps::reserve::<Refused>() else {
         lost(ctx, Stat::LostReset);
         return;
     };

@@ -96,7 +96,7 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
             return;
         }
     }
-    let Some(mut slot) = maps::EVENTS.reserve::<SegmentReset>(0) else {
+    let Some(mut slot) = maps::reserve::<SegmentReset>() else {
         // SAFETY: as above.
         unsafe { segment::fill_tuple::<M>(tuple, skb) };
         tally::sent(reason, state, BY_SEGMENT, tuple.local_port);
@@ -147,7 +147,7 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
 /// `reset` and `past` must be valid for reads.
 #[inline(always)]
 unsafe fn submit_late(reset: *const Reset, past: *const SocketEntry) -> bool {
-    let Some(mut late) = maps::EVENTS.reserve::<LateReset>(0) else {
+    let Some(mut late) = maps::reserve::<LateReset>() else {
         return false;
     };
     let to = late.as_mut_ptr();
@@ -199,7 +199,7 @@ fn answer<M: Memory, C: EbpfContext>(
         }
         return;
     }
-    let Some(mut slot) = maps::EVENTS.reserve::<SocketReset>(0) else {
+    let Some(mut slot) = maps::reserve::<SocketReset>() else {
         lost(ctx, Stat::LostReset);
         // If user space has heard of the other, it goes on to take it for a RST.
         if none_came && untold {
@@ -275,7 +275,7 @@ fn active<M: Memory, C: EbpfContext>(
         maps::count(Stat::SentFiltered);
         return;
     }
-    let Some(mut slot) = maps::EVENTS.reserve::<ActiveReset>(0) else {
+    let Some(mut slot) = maps::reserve::<ActiveReset>() else {
         lost(ctx, Stat::LostReset);
         return;
     };

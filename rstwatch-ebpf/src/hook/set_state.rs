@@ -284,7 +284,7 @@ fn report_listener<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, kind: u1
     if tcp.is_null() {
         return;
     }
-    let Some(mut slot) = maps::EVENTS.reserve::<Listener>(0) else {
+    let Some(mut slot) = maps::reserve::<Listener>() else {
         lost(ctx, Stat::LostListener);
         return;
     };

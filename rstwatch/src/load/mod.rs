@@ -24,6 +24,7 @@ use foldhash::{HashMap, HashMapExt as _};
 use nix::{
     libc::RLIM_INFINITY,
     sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::{SysconfVar, sysconf},
 };
 use rstwatch_common::{
     filter::KernelFilter,
@@ -99,7 +100,7 @@ impl Kernel {
 pub struct Settings<'a> {
     /// What is known of the running kernel.
     pub kernel: &'a Kernel,
-    /// Size of the ring buffer in bytes: a power of two, at least a page.
+    /// Size of both ring buffers together in bytes: a power of two, at least a page.
     pub ring_bytes: u32,
     /// Closed connections to remember: a power of two.
     pub history: u32,
@@ -147,6 +148,14 @@ fn possible_cpus() -> u32 {
     nr_cpus().map_or(MOST_LIKELY, |cpus| {
         u32::try_from(cpus).unwrap_or(MOST_LIKELY)
     })
+}
+
+/// The size of a page: what a ring has at least.
+fn page_size() -> u32 {
+    const USUAL: u32 = 4_096;
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| u32::try_from(size).ok())
+        .unwrap_or(USUAL)
 }
 
 /// A hook, and what became of it.
@@ -246,15 +255,18 @@ impl Tracer {
         }))
     }
 
-    /// The ring to read from, which is filled since the start. Mapping it makes all of it count as
-    /// this process's memory, and twice, since it is mapped twice in a row: better after the start,
-    /// which needs much itself, than within.
+    /// The rings to read from, of the CPUs with even numbers and of the others, which are filled since the
+    /// start. Mapping them makes all of them count as this process's memory, and twice, since each is mapped
+    /// twice in a row: better after the start, which needs much itself, than within.
     ///
     /// # Errors
     ///
-    /// When it cannot be mapped, or was taken already.
-    pub fn take_ring(&mut self) -> Result<RingBuf<MapData>, StartError> {
-        take_map(&mut self.ebpf, "EVENTS")
+    /// When they cannot be mapped, or were taken already.
+    pub fn take_rings(&mut self) -> Result<[RingBuf<MapData>; 2], StartError> {
+        Ok([
+            take_map(&mut self.ebpf, "EVENTS")?,
+            take_map(&mut self.ebpf, "EVENTS_ODD")?,
+        ])
     }
 
     /// The loaded object, for the BPF side's log.
@@ -336,6 +348,7 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
         return Err(StartError::Stub);
     }
     raise_memlock_limit();
+    let half = (settings.ring_bytes / 2).max(page_size());
     let history = HistorySize::new(settings.history, possible_cpus());
     let log_level = u8::from(settings.log) * u8::MAX;
     EbpfLoader::new()
@@ -344,7 +357,8 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
         .override_global("LAYOUT", &settings.kernel.layout, true)
         .override_global("FEATURES", &settings.kernel.features(), true)
         .override_global("AYA_LOG_LEVEL", &log_level, false)
-        .map_max_entries("EVENTS", settings.ring_bytes)
+        .map_max_entries("EVENTS", half)
+        .map_max_entries("EVENTS_ODD", half)
         .override_global("FILTER", &settings.filter, true)
         .override_global("HISTORY_PLACES", &history.places, true)
         .override_global("HISTORY_LINES_MASK", &(history.lines - 1), true)

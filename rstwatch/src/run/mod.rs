@@ -8,6 +8,7 @@ mod bpf_log;
 mod counters;
 mod ready;
 mod rest;
+mod rings;
 mod start;
 mod tally;
 pub mod top;
@@ -30,7 +31,9 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
-use self::{bpf_log::BpfLog, counters::Baseline, ready::ReadyFile, rest::Rest, start::Started};
+use self::{
+    bpf_log::BpfLog, counters::Baseline, ready::ReadyFile, rest::Rest, rings::Rings, start::Started,
+};
 use crate::{
     cause::Abilities,
     cli::{self, TraceOptions},
@@ -166,7 +169,7 @@ struct Search {
 struct Run {
     options: TraceOptions,
     tracer: Tracer,
-    ring: RingBuf<MapData>,
+    rings: Rings<RingBuf<MapData>>,
     pipeline: Pipeline,
     baseline: Baseline,
     abilities: Abilities,
@@ -185,14 +188,14 @@ impl Run {
     fn start(options: TraceOptions, to: Destination) -> Result<Self> {
         let Started {
             tracer,
-            ring,
+            rings,
             pipeline,
             baseline,
             abilities,
         } = start::start(&options)?;
         Ok(Self {
             tracer,
-            ring,
+            rings,
             pipeline,
             baseline,
             abilities,
@@ -248,7 +251,7 @@ impl Run {
             self.rest.wake();
         }
         match taken {
-            0 => self.rest.while_idle(&self.ring).await?,
+            0 => self.rest.while_idle(self.rings.as_fds()).await?,
             RECORDS_A_TURN.. => task::yield_now().await,
             _ => self.rest.briefly().await,
         }
@@ -280,16 +283,16 @@ impl Run {
         }
     }
 
-    /// Takes at most `most` records from the ring. Returns how many it took.
+    /// Takes at most `most` records from the rings. Returns how many it took.
     fn read(&mut self, most: usize) -> usize {
         for taken in 0..most {
             if self.pipeline.buffer().len() >= CHUNK {
                 return most;
             }
-            let Some(record) = self.ring.next() else {
+            let Some(record) = self.rings.next() else {
                 return taken;
             };
-            if let Err(error) = self.pipeline.record(&record)
+            if let Err(error) = self.pipeline.record(record)
                 && self.options.verbose
             {
                 eprintln!("rstwatch: {error}");

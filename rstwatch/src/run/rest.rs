@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::fd::AsFd,
+    os::fd::BorrowedFd,
     time::{Duration, Instant},
 };
 
@@ -56,23 +56,31 @@ impl Rest {
     ///
     /// # Errors
     ///
-    /// When the ring cannot be waited for.
-    pub(super) async fn while_idle(&self, ring: &impl AsFd) -> Result<()> {
+    /// When the rings cannot be waited for.
+    pub(super) async fn while_idle(&self, rings: [BorrowedFd<'_>; 2]) -> Result<()> {
         if self.busy_at.elapsed() < QUIET {
             sleep(IDLE).await;
             return Ok(());
         }
         // The kernel wakes whoever waits for the ring with the first record after all has been read. Only
         // for as long as this sleeps, so that it costs nothing in a storm.
-        // SAFETY: the borrowed descriptor stays open and the same as long as it is borrowed.
-        let registered =
-            unsafe { AsyncFd::register_with_interest(ring.as_fd(), Interest::READABLE) };
-        let ring = registered
-            .map_err(io::Error::from)
-            .context("cannot wait for the ring buffer")?;
+        let [even, odd] = rings.map(|ring| {
+            // SAFETY: the borrowed descriptor stays open and the same as long as it is borrowed.
+            let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+            registered
+                .map_err(io::Error::from)
+                .context("cannot wait for a ring buffer")
+        });
+        let (even, odd) = (even?, odd?);
+        let either = async {
+            tokio::select! {
+                readable = even.readable() => readable.map(drop),
+                readable = odd.readable() => readable.map(drop),
+            }
+        };
         // A nap that nothing ends is no error, nor is what woke it asked for again.
-        if let Ok(readable) = timeout(NAP, ring.readable()).await {
-            drop(readable.context("cannot wait for the ring buffer")?);
+        if let Ok(readable) = timeout(NAP, either).await {
+            readable.context("cannot wait for a ring buffer")?;
         }
         Ok(())
     }

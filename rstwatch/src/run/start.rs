@@ -13,7 +13,7 @@ use caps::Capability;
 use jiff::tz::TimeZone;
 use rstwatch_common::stats::Stat;
 
-use super::counters::Baseline;
+use super::{counters::Baseline, rings::Rings};
 use crate::{
     cause::{self, Abilities, HostFacts},
     cli::{Output, TraceOptions},
@@ -31,7 +31,7 @@ use crate::{
 /// Everything that a run needs.
 pub(super) struct Started {
     pub(super) tracer: Tracer,
-    pub(super) ring: RingBuf<MapData>,
+    pub(super) rings: Rings<RingBuf<MapData>>,
     pub(super) pipeline: Pipeline,
     pub(super) baseline: Baseline,
     pub(super) abilities: Abilities,
@@ -78,7 +78,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     };
     say_how_it_went(options, &kernel, &tracer, snapshot.len());
     give_back_memory();
-    let ring = tracer.take_ring()?;
+    let rings = Rings::new(tracer.take_rings()?);
     keep_up();
     // Before any other thread is started: each has its own capabilities.
     privileges::drop_unneeded(|| tracer.stat(Stat::Sent).is_ok())
@@ -114,7 +114,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     }
     Ok(Started {
         tracer,
-        ring,
+        rings,
         pipeline,
         baseline,
         abilities,
