@@ -178,6 +178,8 @@ pub struct Features {
     /// 1: `tcp_destroy_sock` tells when a socket goes, so that it may be remembered by its address
     /// until then.
     pub destroy_sock: u8,
+    /// 1: CPUs with odd numbers fill a ring of their own.
+    pub two_rings: u8,
 }
 
 #[cfg(feature = "user")]

@@ -17,6 +17,7 @@ pub static FEATURES: Global<Features> = Global::new(Features {
     send_reset_reason: 0,
     current_task_btf: 0,
     destroy_sock: 0,
+    two_rings: 0,
 });
 
 /// Which resets user space wants to hear of.
@@ -69,6 +70,12 @@ pub fn has_reason() -> bool {
 #[inline(always)]
 pub fn has_destroy_sock() -> bool {
     FEATURES.load().destroy_sock != 0
+}
+
+/// Whether CPUs with odd numbers fill a ring of their own.
+#[inline(always)]
+pub fn has_two_rings() -> bool {
+    FEATURES.load().two_rings != 0
 }
 
 /// Whether `bpf_get_current_task_btf` may be called.

@@ -9,17 +9,19 @@ use aya_ebpf::{
 };
 use rstwatch_common::stats::{STAT_COUNT, Stat};
 
+use crate::globals;
+
 /// `BPF_F_MMAPABLE`, for the alignment that comes with it: the elements of an array begin at a page's
 /// border. Without it they begin behind `struct bpf_array`, on 6.18 56 bytes behind the border of a cache
 /// line (`array_map_alloc`, `kernel/bpf/arraymap.c`).
 pub const ALIGNED: u32 = 1 << 10;
 
-/// Records on their way to user space, of CPUs with even numbers: CPUs that share a ring wait for each
-/// other. The loader sets the size.
+/// Records on their way to user space. The loader sets the size.
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
-/// The same of CPUs with odd numbers.
+/// The same of CPUs with odd numbers, where they have a ring of their own: CPUs that share one wait for each
+/// other.
 #[map]
 static EVENTS_ODD: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
@@ -31,11 +33,10 @@ static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(STAT_COUNT, 0);
 #[inline(always)]
 pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
     // SAFETY: the helper takes no argument.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    if cpu & 1 == 0 {
-        EVENTS.reserve::<T>(0)
-    } else {
+    if globals::has_two_rings() && unsafe { bpf_get_smp_processor_id() } & 1 != 0 {
         EVENTS_ODD.reserve::<T>(0)
+    } else {
+        EVENTS.reserve::<T>(0)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     decode::Record,
     event::{
         Actor, Comm, Context, Direction, Ended, Endpoint, Event, Owner, Past, Path, Process,
-        Segment, Socket, TcpFlags, TcpState, Trigger, Via,
+        Segment, Socket, Spare, TcpFlags, TcpState, Trigger, Via,
     },
     kernel::{reasons::Reasons, stack::Stacks},
 };
@@ -103,15 +103,17 @@ pub struct Sighting {
 
 impl Interpreter {
     /// What a record means.
-    pub fn interpret(&self, record: Record<'_>) -> Observation {
+    pub fn interpret(&self, record: Record<'_>, spare: &mut Spare) -> Observation {
         match record {
             Record::Segment(record) => {
-                let mut sighting = self.sighting(&record.reset, Direction::Sent, Trigger::Segment);
+                let mut sighting =
+                    self.sighting(&record.reset, Direction::Sent, Trigger::Segment, spare);
                 without_socket(&mut sighting.event, &record.reset);
                 Observation::Reset(sighting)
             }
             Record::Late(record) => {
-                let mut sighting = self.sighting(&record.reset, Direction::Sent, Trigger::Segment);
+                let mut sighting =
+                    self.sighting(&record.reset, Direction::Sent, Trigger::Segment, spare);
                 without_socket(&mut sighting.event, &record.reset);
                 let event = &mut sighting.event;
                 event.past = Some(past(&record.reset, &record.past));
@@ -120,22 +122,24 @@ impl Interpreter {
                 Observation::Reset(sighting)
             }
             Record::Answer(record) => {
-                let mut sighting = self.with_socket(record, Direction::Sent, Trigger::Segment);
+                let mut sighting =
+                    self.with_socket(record, Direction::Sent, Trigger::Segment, spare);
                 // Of one that user space was not told of there is nothing to take back.
                 sighting.answers_data =
                     record.entry.marks & (MARK_MAYBE_DATA | MARK_UNTOLD) == MARK_MAYBE_DATA;
                 sighting.event.actor = actor(&record.entry.closer);
                 Observation::Reset(sighting)
             }
-            Record::Active(record) => Observation::Reset(self.active(record)),
+            Record::Active(record) => Observation::Reset(self.active(record, spare)),
             Record::Received(record) => {
-                let mut sighting = self.with_socket(record, Direction::Received, Trigger::Received);
+                let mut sighting =
+                    self.with_socket(record, Direction::Received, Trigger::Received, spare);
                 sighting.maybe_data = record.entry.marks & MARK_MAYBE_DATA != 0;
                 Observation::Reset(sighting)
             }
             Record::Refused(record) => {
                 let mut sighting =
-                    self.sighting(&record.reset, Direction::Received, Trigger::Received);
+                    self.sighting(&record.reset, Direction::Received, Trigger::Received, spare);
                 let event = &mut sighting.event;
                 event.state = TcpState::from_kernel(record.reset.state);
                 event.owner = application(&record.owner).map(|process| Owner {
@@ -161,15 +165,19 @@ impl Interpreter {
         }
     }
 
-    fn active(&self, record: &ActiveReset) -> Sighting {
+    fn active(&self, record: &ActiveReset, spare: &mut Spare) -> Sighting {
         let (path, context) = self.stacks.classify(&record.stack);
         let whole = SocketReset {
             reset: record.reset,
             socket: record.socket,
             entry: record.entry,
         };
-        let mut sighting =
-            self.with_socket(&whole, Direction::Sent, Trigger::Active { path, context });
+        let mut sighting = self.with_socket(
+            &whole,
+            Direction::Sent,
+            Trigger::Active { path, context },
+            spare,
+        );
         let event = &mut sighting.event;
         if context == Context::Process {
             event.actor = actor(&record.current);
@@ -200,8 +208,9 @@ impl Interpreter {
         record: &SocketReset,
         direction: Direction,
         trigger: Trigger,
+        spare: &mut Spare,
     ) -> Sighting {
-        let mut sighting = self.sighting(&record.reset, direction, trigger);
+        let mut sighting = self.sighting(&record.reset, direction, trigger, spare);
         let entry = &record.entry;
         let event = &mut sighting.event;
         event.state = state_before(record);
@@ -214,9 +223,15 @@ impl Interpreter {
         sighting
     }
 
-    fn sighting(&self, reset: &Reset, direction: Direction, trigger: Trigger) -> Sighting {
+    fn sighting(
+        &self,
+        reset: &Reset,
+        direction: Direction,
+        trigger: Trigger,
+        spare: &mut Spare,
+    ) -> Sighting {
         let (local, remote) = endpoints(&reset.tuple);
-        let mut event = Box::new(Event::new(
+        let mut event = spare.boxed(Event::new(
             self.clock.wall_ns(reset.header.time_ns),
             direction,
             trigger,

@@ -12,7 +12,7 @@ use crate::{
     cause::{self, CauseId, HostFacts, Verdict, catalogue},
     clock::Clock,
     decode,
-    event::{Direction, Event, Peer, Reason},
+    event::{Direction, Event, Peer, Reason, Spare},
     filter::Filter,
     interpret::{Interpreter, Observation},
     owner::{
@@ -117,6 +117,8 @@ struct End {
     details: ProcessDetails,
     /// Memory of peers that have been shown.
     spare_peers: ArrayVec<Box<Peer>, 2>,
+    /// And of events.
+    spare: Spare,
     scans: Scans,
     host: HostFacts,
     filter: Filter,
@@ -145,6 +147,7 @@ impl End {
                 event.scan = self.scans.note(&event);
                 let verdict = cause::classify(&event, &self.host);
                 self.show(&event, &verdict);
+                self.spare.keep(event);
             }
             Paired::Both { sent, received } => self.show_both(sent, received),
         }
@@ -174,8 +177,10 @@ impl End {
             self.show(&sent, &why);
         }
         self.spare_peers.clear();
-        self.spare_peers
-            .extend([sent.peer, received.peer].into_iter().flatten());
+        for mut event in [sent, received] {
+            self.spare_peers.extend(event.peer.take());
+            self.spare.keep(event);
+        }
     }
 
     /// What the other end is told of `event`.
@@ -259,6 +264,7 @@ impl Pipeline {
                 end: End {
                     details: ProcessDetails::watch(),
                     spare_peers: ArrayVec::new(),
+                    spare: Spare::default(),
                     scans: Scans::default(),
                     host,
                     filters: filter != Filter::default(),
@@ -288,7 +294,7 @@ impl Pipeline {
     pub fn record(&mut self, bytes: &[u8]) -> Result<(), decode::DecodeError> {
         match decode::decode(bytes) {
             Ok(record) => {
-                let observation = self.interpreter.interpret(record);
+                let observation = (self.interpreter).interpret(record, &mut self.rear.end.spare);
                 let rear = &mut self.rear;
                 if let Observation::Reset(sighting) = &observation {
                     self.seen_to_ns = sighting.monotonic_ns;

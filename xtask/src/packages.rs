@@ -49,7 +49,10 @@ const PROGRAMS: [Program; 13] = [
     Program::new("busybox", "busybox-static"),
 ];
 
-/// What makes other kernels ready to run. QEMU is found, or fetched, by who runs them.
+/// What runs other kernels.
+const QEMU: [Program; 1] = [Program::new("qemu-system-x86_64", "qemu-system-x86")];
+
+/// What makes them ready to run.
 const MACHINES: [Program; 2] = [
     Program::new("busybox", "busybox-static"),
     Program::new("xz", "xz-utils"),
@@ -69,6 +72,11 @@ pub(crate) fn find_or_install(apt: &mut Apt) -> Result<()> {
 /// Installs what virtual machines lack.
 pub(crate) fn for_machines() -> Result<()> {
     bring(&MACHINES, "virtual machines", &mut Apt::default())
+}
+
+/// Installs QEMU, if it is not here.
+pub(crate) fn for_guests() -> Result<()> {
+    bring(&QEMU, "virtual machines", &mut Apt::default())
 }
 
 /// Installs what the benchmark lacks.

@@ -67,7 +67,7 @@ fn socket_reset(state: u8) -> SocketReset {
 }
 
 fn sighting(record: Record<'_>) -> Sighting {
-    match interpreter().interpret(record) {
+    match interpreter().interpret(record, &mut Spare::default()) {
         Observation::Reset(sighting) => sighting,
         other => panic!("no reset: {other:?}"),
     }
@@ -281,10 +281,11 @@ fn a_close_names_its_process_unless_the_kernel_did_it() {
     let mut record = record::Closed::new_zeroed();
     record.header.sock = 7;
     record.closer = task(10);
-    let closer = |record: &_| match interpreter().interpret(Record::Closed(record)) {
-        Observation::Closed { sock, closer } => (sock, closer.map(|process| process.pid)),
-        other => panic!("no close: {other:?}"),
-    };
+    let closer =
+        |record: &_| match interpreter().interpret(Record::Closed(record), &mut Spare::default()) {
+            Observation::Closed { sock, closer } => (sock, closer.map(|process| process.pid)),
+            other => panic!("no close: {other:?}"),
+        };
     assert_eq!(closer(&record), (7, Some(10)));
     record.closer.flags = PF_KTHREAD;
     assert_eq!(closer(&record), (7, None));

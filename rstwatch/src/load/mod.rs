@@ -85,12 +85,20 @@ impl Kernel {
         })
     }
 
+    /// Whether the programs are to fill two rings. Verifiers of old (6.1, not 6.12) go through all that
+    /// follows for each ring anew, and take minutes; those of kernels that name reasons see that it is the
+    /// same (`refsafe`, `kernel/bpf/verifier.c`).
+    const fn has_two_rings(&self) -> bool {
+        self.hooks.send_reset_reason
+    }
+
     /// What switches code in the BPF programs.
     pub fn features(&self) -> Features {
         Features {
             send_reset_reason: u8::from(self.hooks.send_reset_reason),
             current_task_btf: u8::from(self.hooks.current_task_btf),
             destroy_sock: u8::from(!self.hooks.missing.contains(&"tcp_destroy_sock")),
+            two_rings: u8::from(self.has_two_rings()),
         }
     }
 }
@@ -348,7 +356,13 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
         return Err(StartError::Stub);
     }
     raise_memlock_limit();
-    let half = (settings.ring_bytes / 2).max(page_size());
+    let page = page_size();
+    let (ring, odd_ring) = if settings.kernel.has_two_rings() {
+        let half = (settings.ring_bytes / 2).max(page);
+        (half, half)
+    } else {
+        (settings.ring_bytes, page)
+    };
     let history = HistorySize::new(settings.history, possible_cpus());
     let log_level = u8::from(settings.log) * u8::MAX;
     EbpfLoader::new()
@@ -357,8 +371,8 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
         .override_global("LAYOUT", &settings.kernel.layout, true)
         .override_global("FEATURES", &settings.kernel.features(), true)
         .override_global("AYA_LOG_LEVEL", &log_level, false)
-        .map_max_entries("EVENTS", half)
-        .map_max_entries("EVENTS_ODD", half)
+        .map_max_entries("EVENTS", ring)
+        .map_max_entries("EVENTS_ODD", odd_ring)
         .override_global("FILTER", &settings.filter, true)
         .override_global("HISTORY_PLACES", &history.places, true)
         .override_global("HISTORY_LINES_MASK", &(history.lines - 1), true)

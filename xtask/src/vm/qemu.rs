@@ -1,6 +1,6 @@
-//! QEMU: this system's, else the newest that Debian has, unpacked into `target/vm` with all its libraries
-//! and run by its own loader. So nothing about this system changes, and where another of QEMU's packages is
-//! of a version that does not go with its own QEMU, there is one all the same.
+//! QEMU: this system's, which is installed where it can be. Where another of QEMU's packages is of a version
+//! that does not go with it, the newest that Debian has is unpacked into `target/vm` instead, with all its
+//! libraries, and run by its own loader: nothing of this system's is taken away for it.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     archive::{Archive, field},
-    command, project,
+    command, packages, project,
 };
 
 /// QEMU's program, and the package that holds it.
@@ -36,12 +36,17 @@ pub(super) enum Qemu {
 impl Qemu {
     /// Finds it, or fetches it.
     pub(super) fn find_or_fetch() -> Result<Self> {
-        if let Some(program) = command::find(PROGRAM) {
-            return Ok(Self::Installed(program));
-        }
-        Self::fetch().map(Self::Unpacked).with_context(|| {
-            format!("there is no {PROGRAM}: install it with this system's package manager")
-        })
+        let refusal = match packages::for_guests() {
+            Ok(()) => {
+                let program = command::find(PROGRAM)
+                    .with_context(|| format!("there is no {PROGRAM}, although it is installed"))?;
+                return Ok(Self::Installed(program));
+            }
+            Err(refusal) => refusal,
+        };
+        eprintln!("vm: this system's QEMU cannot be installed: fetching one to run from here");
+        let fetched = Self::fetch().map(Self::Unpacked);
+        fetched.with_context(|| format!("nor was it installed: {refusal:#}"))
     }
 
     fn fetch() -> Result<PathBuf> {
