@@ -28,9 +28,9 @@ pub static FILTER: Global<KernelFilter> = Global::new(KernelFilter::ALL);
 #[unsafe(no_mangle)]
 pub static HISTORY_PLACES: Global<u32> = Global::new(1);
 
-/// Lines of chains of the history, a power of two, less one.
+/// Rows of chains of the history, a power of two, less one.
 #[unsafe(no_mangle)]
-pub static HISTORY_LINES_MASK: Global<u32> = Global::new(0);
+pub static HISTORY_ROWS_MASK: Global<u32> = Global::new(0);
 
 /// The offset of one field of [`Layout`], [`ABSENT`] when the kernel has none.
 macro_rules! offset_of_field {
@@ -90,8 +90,8 @@ pub fn history_places() -> u32 {
     HISTORY_PLACES.load()
 }
 
-/// What makes a hash the index of a line of chains of the history.
+/// What makes a hash the index of a row of chains of the history.
 #[inline(always)]
-pub fn history_lines_mask() -> u32 {
-    HISTORY_LINES_MASK.load()
+pub fn history_rows_mask() -> u32 {
+    HISTORY_ROWS_MASK.load()
 }

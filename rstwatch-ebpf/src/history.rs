@@ -54,17 +54,17 @@ struct Ring {
     pending_chain: Chain,
 }
 
-/// A chain: the number of its line above that of its place there.
+/// A chain: the number of its row above that of its place there.
 type Chain = u32;
 
-/// Chains of a line, less one: its last word is for something else.
-const CHAINS_OF_LINE: u64 = 7;
+/// Chains of a row, less one: its last word is for something else.
+const CHAINS_OF_ROW: u64 = 7;
 
-/// A cache line of chains.
+/// A row: a cache line of chains.
 #[repr(C, align(64))]
-struct Line {
+struct Row {
     /// The first record of each.
-    heads: [Link; CHAINS_OF_LINE as usize],
+    heads: [Link; CHAINS_OF_ROW as usize],
     /// The last record that is to go into any of them: it may be in none yet.
     latest: Link,
 }
@@ -116,16 +116,16 @@ static RINGS: Array<Ring> = Array::with_max_entries(1, maps::ALIGNED);
 #[map]
 static HISTORY: Array<Past> = Array::with_max_entries(1, maps::ALIGNED);
 
-/// Where each chain begins. Fewer chains than there are records: each close writes to a line, and only a
+/// Where each chain begins. Fewer chains than there are records: each close writes to a row, and only a
 /// segment without a socket goes along a chain.
 #[map]
-static CHAINS: Array<Line> = Array::with_max_entries(1, maps::ALIGNED);
+static CHAINS: Array<Row> = Array::with_max_entries(1, maps::ALIGNED);
 
 /// A record that is being written.
 pub struct Draft {
     past: *mut Past,
     ring: *mut Ring,
-    line: *mut Line,
+    row: *mut Row,
     cpu: u32,
     number: u32,
     chain: Chain,
@@ -138,7 +138,7 @@ pub fn begin<C: EbpfContext>(ctx: &C, tuple: &Tuple, net: KernelPtr) -> Option<D
     // SAFETY: the helper takes no argument.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let chain = chain(tuple);
-    let line = line_of(chain)?;
+    let row = row_of(chain)?;
     let ring = RINGS.get_ptr_mut(cpu)?;
     // SAFETY: the maps gave the pointers; only this CPU writes to the ring, and only one program at a
     // time.
@@ -166,7 +166,7 @@ pub fn begin<C: EbpfContext>(ctx: &C, tuple: &Tuple, net: KernelPtr) -> Option<D
         Some(Draft {
             past,
             ring,
-            line,
+            row,
             cpu,
             number,
             chain,
@@ -251,7 +251,7 @@ impl Draft {
 
     /// Makes the record one that can be found.
     ///
-    /// A program that interrupts this one here, or another CPU that files a record in the same line before
+    /// A program that interrupts this one here, or another CPU that files a record in the same row before
     /// this CPU's next one, may keep this one from being found for a moment.
     #[inline(always)]
     fn file(self) {
@@ -259,7 +259,7 @@ impl Draft {
         unsafe {
             barrier(self.ring);
             write_volatile(&raw mut (*self.past).number, self.number);
-            write_volatile(&raw mut (*self.line).latest, link(self.cpu, self.number));
+            write_volatile(&raw mut (*self.row).latest, link(self.cpu, self.number));
             write_volatile(&raw mut (*self.ring).pending_chain, self.chain);
             write_volatile(&raw mut (*self.ring).pending, self.number);
         }
@@ -295,10 +295,10 @@ unsafe fn settle(cpu: u32, ring: *mut Ring) {
         }
         let chain = read_volatile(&raw const (*ring).pending_chain);
         write_volatile(&raw mut (*ring).pending, 0);
-        let (Some(line), Some(past)) = (line_of(chain), record(cpu, number)) else {
+        let (Some(row), Some(past)) = (row_of(chain), record(cpu, number)) else {
             return;
         };
-        let head = head_of(line, chain);
+        let head = head_of(row, chain);
         let (link, first) = (link(cpu, number), read_volatile(head));
         // Nor one that a program has put there which interrupted this one.
         if first != link {
@@ -341,14 +341,14 @@ pub fn remember_anew<C: EbpfContext>(ctx: &C, tuple: &Tuple, net: KernelPtr, ent
 #[inline(never)]
 pub unsafe fn recall(tuple: &Tuple, net: KernelPtr, to: *mut SocketEntry) -> bool {
     let chain = chain(tuple);
-    let Some(line) = line_of(chain) else {
+    let Some(row) = row_of(chain) else {
         return false;
     };
     // SAFETY: the map gave the pointer; the caller's promise.
     unsafe {
-        // The latest may be in a chain already, in this one or another of the line; and its place may have
+        // The latest may be in a chain already, in this one or another of the row; and its place may have
         // been taken by a newer one.
-        let mut link = read_volatile(&raw const (*line).latest);
+        let mut link = read_volatile(&raw const (*row).latest);
         for step in 0..=STEPS {
             let (cpu, number) = ((link >> 32) as u32, link as u32);
             let Some(past) = record(cpu, number) else {
@@ -372,7 +372,7 @@ pub unsafe fn recall(tuple: &Tuple, net: KernelPtr, to: *mut SocketEntry) -> boo
             }
             // A link from a record that has been replaced meanwhile leads into another chain.
             link = if step == 0 {
-                read_volatile(head_of(line, chain))
+                read_volatile(head_of(row, chain))
             } else {
                 read_volatile(&raw const (*past).older)
             };
@@ -427,15 +427,15 @@ fn chain(tuple: &Tuple) -> Chain {
         hash = spread(hash);
         hash ^= hash >> 29;
     }
-    let line = (hash >> 32) as u32 & globals::history_lines_mask();
+    let row = (hash >> 32) as u32 & globals::history_rows_mask();
     // So much of the lower half as part of the whole: never more than the last place.
-    let place = ((hash & 0xffff_ffff) * CHAINS_OF_LINE >> 32) as u32;
-    line << 3 | place
+    let place = (((hash & 0xffff_ffff) * CHAINS_OF_ROW) >> 32) as u32;
+    row << 3 | place
 }
 
-/// The line that a chain is in.
+/// The row that a chain is in.
 #[inline(always)]
-fn line_of(chain: Chain) -> Option<*mut Line> {
+fn row_of(chain: Chain) -> Option<*mut Row> {
     CHAINS.get_ptr_mut(chain >> 3)
 }
 
@@ -443,11 +443,11 @@ fn line_of(chain: Chain) -> Option<*mut Line> {
 ///
 /// # Safety
 ///
-/// `line` must be the chain's, and valid.
+/// `row` must be the chain's, and valid.
 #[inline(always)]
-unsafe fn head_of(line: *mut Line, chain: Chain) -> *mut Link {
-    // SAFETY: the caller's promise; a line has eight words.
-    unsafe { line.cast::<Link>().add((chain & 7) as usize) }
+unsafe fn head_of(row: *mut Row, chain: Chain) -> *mut Link {
+    // SAFETY: the caller's promise; a row has eight words.
+    unsafe { row.cast::<Link>().add((chain & 7) as usize) }
 }
 
 /// What leads to a record.

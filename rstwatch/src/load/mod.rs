@@ -375,7 +375,7 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
         .map_max_entries("EVENTS_ODD", odd_ring)
         .override_global("FILTER", &settings.filter, true)
         .override_global("HISTORY_PLACES", &history.places, true)
-        .override_global("HISTORY_LINES_MASK", &(history.lines - 1), true)
+        .override_global("HISTORY_ROWS_MASK", &(history.lines - 1), true)
         .map_max_entries("RINGS", history.cpus)
         .map_max_entries("HISTORY", history.cpus * history.places)
         .map_max_entries("CHAINS", history.lines)

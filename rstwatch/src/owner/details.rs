@@ -68,7 +68,7 @@ impl ProcessDetails {
         if let Some(owner) = &mut event.owner {
             let details = self.of(&owner.process);
             owner.process.exe.clone_from(&details.exe);
-            place = details.place.clone();
+            place.clone_from(&details.place);
         }
         if let Some(actor) = &mut event.actor {
             let process = &mut actor.process;

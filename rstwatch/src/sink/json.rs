@@ -82,7 +82,7 @@ impl Json {
         );
         w.summary(event, verdict);
         w.raw(",\"evidence\":[");
-        if verdict.facts.iter().all(|fact| fact.repeats()) {
+        if verdict.facts.iter().all(Fact::repeats) {
             w.repeated(
                 &mut self.evidence,
                 verdict.id as u32,

@@ -1,7 +1,7 @@
 //! How events and summaries look to whoever reads them. Each sink appends to a buffer; writing the
 //! buffer out is not done here, and what to show is decided before.
 //!
-//! - [`json`]: one object a line, for scripts; [`repeated`] keeps what its lines have in common.
+//! - [`json`]: one object a line, for scripts; `repeated` keeps what its lines have in common.
 //! - [`table`]: one row a reset, for people.
 //! - [`recent`]: the last events, for a screen.
 //! - [`storm`]: what a storm is like, for both.

@@ -51,8 +51,8 @@ const BESIDES_S: f64 = 2.3;
 /// slower at first, by several parts in a hundred, and they are to have rested in both runs of a pair.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// For how many seconds a load works at a time that works by turns with hooks and without.
-const TURN_S: f64 = 0.1;
+/// For how long a load works at a time that works by turns with hooks and without.
+const TURN: Duration = Duration::from_millis(100);
 
 /// What is to be measured, and for how long.
 #[derive(clap::Args)]
@@ -259,12 +259,12 @@ impl Bench {
         let tracer = self.tracers.start(case.tracing, self.tracers.files()?)?;
         let ready = tracer.ready;
         loaded.hold(attached_in(&tracer.files()?))?;
-        let done = loaded.work(TURN_S)?;
+        let done = loaded.work(TURN.as_secs_f64())?;
         let used = tracer.caught_up()?;
         let seen = tracer.end(case.load, &done)?;
         thread::sleep(QUIET);
-        let turns = (self.seconds / TURN_S).ceil() as u32;
-        let [without, with] = loaded.take_turns(turns, TURN_S)?;
+        let turns = Duration::from_secs_f64(self.seconds).as_millis() / TURN.as_millis();
+        let [without, with] = loaded.take_turns(turns as u32, TURN.as_secs_f64())?;
         Ok(Pair {
             without,
             with: Traced {
