@@ -38,6 +38,9 @@ use crate::{
 /// Records of a chain that are looked at. A chain has two on average when the history is full.
 const STEPS: u32 = 8;
 
+/// Records that are looked at for one: the latest of the row as well.
+const LOOKS: u32 = STEPS + 1;
+
 /// Words of a [`Tuple`] before its namespace: addresses and ports.
 const ENDS: usize = offset_of!(Tuple, netns) / 4;
 
@@ -349,7 +352,7 @@ pub unsafe fn recall(tuple: &Tuple, net: KernelPtr, to: *mut SocketEntry) -> boo
         // The latest may be in a chain already, in this one or another of the row; and its place may have
         // been taken by a newer one.
         let mut link = read_volatile(&raw const (*row).latest);
-        for step in 0..=STEPS {
+        for step in 0..LOOKS {
             let (cpu, number) = ((link >> 32) as u32, link as u32);
             let Some(past) = record(cpu, number) else {
                 return false;
