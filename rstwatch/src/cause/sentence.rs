@@ -36,8 +36,8 @@ pub trait Prose {
     fn process(&mut self, process: &Process);
 }
 
-/// Gives `to` the words of the [`summary`], if it is one of those that most storms are made of: said so,
-/// they take a third of the work. Returns whether it is; if not, nothing was given.
+/// Gives `to` the words of the [`summary`], if it is one of those that most storms are made of: so they are
+/// written without formatting. Returns whether it is; if not, nothing was given.
 pub fn tell(event: &Event, verdict: &Verdict, to: &mut impl Prose) -> bool {
     let owner = event.owner.as_ref().map(|owner| &owner.process);
     match (verdict.id, event.trigger) {

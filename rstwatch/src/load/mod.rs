@@ -85,9 +85,9 @@ impl Kernel {
         })
     }
 
-    /// Whether the programs are to fill two rings. Verifiers of old (6.1, not 6.12) go through all that
-    /// follows for each ring anew, and take minutes; those of kernels that name reasons see that it is the
-    /// same (`refsafe`, `kernel/bpf/verifier.c`).
+    /// Whether the programs are to fill two rings. The verifier of 5.10 goes through half as much again for
+    /// that (78,651 instructions of `btf_tcp_send_reset` instead of 50,657), that of 6.18 through no more; in
+    /// between it was not measured.
     const fn has_two_rings(&self) -> bool {
         self.hooks.send_reset_reason
     }
@@ -121,22 +121,22 @@ pub struct Settings<'a> {
     pub raw_only: bool,
 }
 
-/// How the history of closed connections is laid out: a ring of records for each CPU, and lines of chains.
+/// How the history of closed connections is laid out: a ring of records for each CPU, and rows of chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HistorySize {
     cpus: u32,
     /// Records of each CPU: a power of two.
     places: u32,
     /// Of seven chains each: a power of two.
-    lines: u32,
+    rows: u32,
 }
 
 impl HistorySize {
     /// The least for a CPU: work is seldom spread evenly over many.
     const FEWEST: u32 = 1_024;
 
-    /// Records that share a line, when the history is full: two and a bit a chain.
-    const PER_LINE: u32 = 16;
+    /// Records that share a row, when the history is full: two and a bit a chain.
+    const PER_ROW: u32 = 16;
 
     /// Room for `connections`, on a host that may have `cpus`.
     fn new(connections: u32, cpus: u32) -> Self {
@@ -144,7 +144,7 @@ impl HistorySize {
         Self {
             cpus,
             places,
-            lines: (cpus * places / Self::PER_LINE).next_power_of_two(),
+            rows: (cpus * places / Self::PER_ROW).next_power_of_two(),
         }
     }
 }
@@ -375,10 +375,10 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
         .map_max_entries("EVENTS_ODD", odd_ring)
         .override_global("FILTER", &settings.filter, true)
         .override_global("HISTORY_PLACES", &history.places, true)
-        .override_global("HISTORY_ROWS_MASK", &(history.lines - 1), true)
+        .override_global("HISTORY_ROWS_MASK", &(history.rows - 1), true)
         .map_max_entries("RINGS", history.cpus)
         .map_max_entries("HISTORY", history.cpus * history.places)
-        .map_max_entries("CHAINS", history.lines)
+        .map_max_entries("CHAINS", history.rows)
         .load(bpf_object::OBJECT)
         .map_err(StartError::from_ebpf)
         .map_err(|error| blame_memlock(error, settings.kernel))
@@ -476,12 +476,8 @@ mod tests {
     #[test]
     fn the_history_is_shared_out_among_the_cpus() {
         let size = |connections, cpus| {
-            let HistorySize {
-                cpus,
-                places,
-                lines,
-            } = HistorySize::new(connections, cpus);
-            (cpus, places, lines)
+            let HistorySize { cpus, places, rows } = HistorySize::new(connections, cpus);
+            (cpus, places, rows)
         };
         assert_eq!(size(32_768, 2), (2, 16_384, 2_048));
         assert_eq!(size(32_768, 3), (3, 16_384, 4_096));

@@ -1,5 +1,5 @@
 //! Parts of a line that are as in a line before: in a storm all but some numbers is. Their text is kept,
-//! and copied where making it anew takes ten times as long.
+//! and copied, which is less work than making it anew.
 //!
 //! What a part says, and so what it depends on, is for its user to know.
 
