@@ -38,9 +38,6 @@ use crate::{
 /// Records of a chain that are looked at. A chain has two on average when the history is full.
 const STEPS: u32 = 8;
 
-/// Records that are looked at for one: the latest of the row as well.
-const LOOKS: u32 = STEPS + 1;
-
 /// Words of a [`Tuple`] before its namespace: addresses and ports.
 const ENDS: usize = offset_of!(Tuple, netns) / 4;
 
@@ -347,41 +344,83 @@ pub unsafe fn recall(tuple: &Tuple, net: KernelPtr, to: *mut SocketEntry) -> boo
     let Some(row) = row_of(chain) else {
         return false;
     };
-    // SAFETY: the map gave the pointer; the caller's promise.
+    // SAFETY: the maps gave the pointers; the caller's promise.
+    unsafe {
+        let Some((link, past)) = search(row, chain, tuple, net, to) else {
+            return false;
+        };
+        copy(to, past);
+        barrier(to);
+        read_volatile(&raw const (*past).number) == link as u32
+    }
+}
+
+/// Looks for the record of a connection. `own` is memory of this program alone.
+///
+/// # Safety
+///
+/// `row` must be the chain's, and valid; `own` valid for reads and writes.
+#[inline(always)]
+unsafe fn search(
+    row: *mut Row,
+    chain: Chain,
+    tuple: &Tuple,
+    net: KernelPtr,
+    own: *mut SocketEntry,
+) -> Option<(Link, *mut Past)> {
+    // SAFETY: the caller's promise; the maps give the other pointers.
     unsafe {
         // The latest may be in a chain already, in this one or another of the row; and its place may have
         // been taken by a newer one.
-        let mut link = read_volatile(&raw const (*row).latest);
-        for step in 0..LOOKS {
-            let (cpu, number) = ((link >> 32) as u32, link as u32);
-            let Some(past) = record(cpu, number) else {
-                return false;
-            };
-            let is_there = number != 0 && read_volatile(&raw const (*past).number) == number;
-            if !is_there && step > 0 {
-                return false;
-            }
-            let Some(ring) = RINGS.get_ptr_mut(cpu) else {
-                return false;
-            };
-            barrier(ring);
-            if is_there
-                && read_volatile(&raw const (*past).net) == net as u64
-                && same(&raw const (*past).ends, tuple)
-            {
-                copy(to, past);
-                barrier(ring);
-                return read_volatile(&raw const (*past).number) == number;
-            }
+        let latest = read_volatile(&raw const (*row).latest);
+        if let Some(past) = there(latest, own)
+            && is_of(past, tuple, net)
+        {
+            return Some((latest, past));
+        }
+        let mut link = read_volatile(head_of(row, chain));
+        for _ in 0..STEPS {
             // A link from a record that has been replaced meanwhile leads into another chain.
-            link = if step == 0 {
-                read_volatile(head_of(row, chain))
-            } else {
-                read_volatile(&raw const (*past).older)
-            };
+            let past = there(link, own)?;
+            if is_of(past, tuple, net) {
+                return Some((link, past));
+            }
+            link = read_volatile(&raw const (*past).older);
         }
     }
-    false
+    None
+}
+
+/// The record that a link leads to, unless its place has been taken by a newer one.
+///
+/// What is read of it afterwards is what it was then, or later. `own` is memory of this program alone.
+///
+/// # Safety
+///
+/// `own` must be valid for reads and writes.
+#[inline(always)]
+unsafe fn there(link: Link, own: *mut SocketEntry) -> Option<*mut Past> {
+    let (cpu, number) = ((link >> 32) as u32, link as u32);
+    let past = record(cpu, number)?;
+    // SAFETY: the map gave the pointer.
+    if number == 0 || unsafe { read_volatile(&raw const (*past).number) } != number {
+        return None;
+    }
+    barrier(own);
+    Some(past)
+}
+
+/// Whether a record is of this connection.
+///
+/// # Safety
+///
+/// `past` must be valid for reads.
+#[inline(always)]
+unsafe fn is_of(past: *mut Past, tuple: &Tuple, net: KernelPtr) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        read_volatile(&raw const (*past).net) == net as u64 && same(&raw const (*past).ends, tuple)
+    }
 }
 
 /// Copies what a record says.

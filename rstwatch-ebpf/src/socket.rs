@@ -66,13 +66,13 @@ pub unsafe fn net<M: Memory>(sock: KernelPtr) -> KernelPtr {
 ///
 /// # Safety
 ///
-/// As [`fill_ends`]; `tcp` must be the socket's `tcp_sock`.
+/// As [`fill_ends`]; `sock` must be its `tcp_sock`.
 #[inline(always)]
-pub unsafe fn fill_tuple<M: Memory>(tuple: *mut Tuple, sock: KernelPtr, tcp: KernelPtr) {
+pub unsafe fn fill_tuple<M: Memory>(tuple: *mut Tuple, sock: KernelPtr) {
     // SAFETY: the caller's promise.
     unsafe {
         (*tuple).netns = netns::inode::<M>(net::<M>(sock));
-        fill_ends::<M>(tuple, sock, local_port::<M>(tcp));
+        fill_ends::<M>(tuple, sock, local_port::<M>(sock));
     }
 }
 
@@ -81,11 +81,11 @@ pub unsafe fn fill_tuple<M: Memory>(tuple: *mut Tuple, sock: KernelPtr, tcp: Ker
 ///
 /// # Safety
 ///
-/// `tcp` must be the `tcp_sock` of a full socket argument of the hook.
+/// `sock` must be the `tcp_sock` of a full socket argument of the hook.
 #[inline(always)]
-pub unsafe fn local_port<M: Memory>(tcp: KernelPtr) -> u16 {
+pub unsafe fn local_port<M: Memory>(sock: KernelPtr) -> u16 {
     // SAFETY: the caller's promise.
-    u16::from_be(unsafe { M::read(tcp, offset_of_field!(inet_sport)) })
+    u16::from_be(unsafe { M::read(sock, offset_of_field!(inet_sport)) })
 }
 
 /// The same without a call of a helper, of a socket that is not in CLOSE; 0 in CLOSE.
@@ -205,54 +205,52 @@ pub unsafe fn is_closing<M: Memory>(sock: KernelPtr) -> bool {
 ///
 /// # Safety
 ///
-/// `facts` must be valid for writes, `sock` be a non-null full socket argument of the hook and
-/// `tcp` its `tcp_sock`.
+/// `facts` must be valid for writes, `sock` be the non-null `tcp_sock` of a full socket argument of the
+/// hook.
 #[inline(always)]
 pub unsafe fn fill_facts<M: Memory>(
     facts: *mut SocketFacts,
     sock: KernelPtr,
-    tcp: KernelPtr,
     state: u8,
 ) {
-    // SAFETY: the caller's promise; the offsets are those of `tcp_sock` and what it embeds, or of
-    // `sock`.
+    // SAFETY: the caller's promise; the offsets are those of `tcp_sock` and what it embeds.
     unsafe {
         (*facts).inode = inode::<M>(sock);
-        (*facts).bytes_received = read_if_present::<M, _>(tcp, offset_of_field!(bytes_received));
-        (*facts).bytes_acked = read_if_present::<M, _>(tcp, offset_of_field!(bytes_acked));
-        (*facts).bytes_sent = read_if_present::<M, _>(tcp, offset_of_field!(bytes_sent));
+        (*facts).bytes_received = read_if_present::<M, _>(sock, offset_of_field!(bytes_received));
+        (*facts).bytes_acked = read_if_present::<M, _>(sock, offset_of_field!(bytes_acked));
+        (*facts).bytes_sent = read_if_present::<M, _>(sock, offset_of_field!(bytes_sent));
         (*facts).linger_jiffies = read_if_present::<M, _>(sock, offset_of_field!(sk_lingertime));
         (*facts).cookie = M::read(sock, offset_of_field!(skc_cookie));
         (*facts).cgroup = cgroup::<M>(sock);
         (*facts).now_jiffies = bpf_jiffies64() as u32;
-        (*facts).last_sent = read_if_present::<M, _>(tcp, offset_of_field!(lsndtime));
-        (*facts).last_ack = read_if_present::<M, _>(tcp, offset_of_field!(rcv_tstamp));
-        (*facts).last_received = read_if_present::<M, _>(tcp, offset_of_field!(lrcvtime));
-        (*facts).rcv_nxt = M::read(tcp, offset_of_field!(rcv_nxt));
-        (*facts).copied_seq = M::read(tcp, offset_of_field!(copied_seq));
-        (*facts).snd_una = M::read(tcp, offset_of_field!(snd_una));
-        (*facts).snd_nxt = M::read(tcp, offset_of_field!(snd_nxt));
-        (*facts).write_seq = M::read(tcp, offset_of_field!(write_seq));
+        (*facts).last_sent = read_if_present::<M, _>(sock, offset_of_field!(lsndtime));
+        (*facts).last_ack = read_if_present::<M, _>(sock, offset_of_field!(rcv_tstamp));
+        (*facts).last_received = read_if_present::<M, _>(sock, offset_of_field!(lrcvtime));
+        (*facts).rcv_nxt = M::read(sock, offset_of_field!(rcv_nxt));
+        (*facts).copied_seq = M::read(sock, offset_of_field!(copied_seq));
+        (*facts).snd_una = M::read(sock, offset_of_field!(snd_una));
+        (*facts).snd_nxt = M::read(sock, offset_of_field!(snd_nxt));
+        (*facts).write_seq = M::read(sock, offset_of_field!(write_seq));
         let sk_flags = M::read::<u64>(sock, offset_of_field!(skc_flags)) as u32;
         (*facts).sk_flags = sk_flags;
         (*facts).sk_err = error::<M>(sock);
         (*facts).uid = M::read(sock, offset_of_field!(sk_uid));
-        (*facts).linger2 = read_if_present::<M, _>(tcp, offset_of_field!(linger2));
+        (*facts).linger2 = read_if_present::<M, _>(sock, offset_of_field!(linger2));
         (*facts).user_timeout_ms =
-            read_if_present::<M, _>(tcp, offset_of_field!(icsk_user_timeout));
-        (*facts).keepalive_idle = read_if_present::<M, _>(tcp, offset_of_field!(keepalive_time));
+            read_if_present::<M, _>(sock, offset_of_field!(icsk_user_timeout));
+        (*facts).keepalive_idle = read_if_present::<M, _>(sock, offset_of_field!(keepalive_time));
         (*facts).keepalive_interval =
-            read_if_present::<M, _>(tcp, offset_of_field!(keepalive_intvl));
+            read_if_present::<M, _>(sock, offset_of_field!(keepalive_intvl));
         (*facts).ack_backlog = read_if_present::<M, _>(sock, offset_of_field!(sk_ack_backlog));
         (*facts).max_ack_backlog =
             read_if_present::<M, _>(sock, offset_of_field!(sk_max_ack_backlog));
-        (*facts).srtt_us8 = read_if_present::<M, _>(tcp, offset_of_field!(srtt_us));
-        (*facts).total_retrans = read_if_present::<M, _>(tcp, offset_of_field!(total_retrans));
-        (*facts).probes_out = read_if_present::<M, _>(tcp, offset_of_field!(icsk_probes_out));
-        (*facts).retransmits = read_if_present::<M, _>(tcp, offset_of_field!(icsk_retransmits));
+        (*facts).srtt_us8 = read_if_present::<M, _>(sock, offset_of_field!(srtt_us));
+        (*facts).total_retrans = read_if_present::<M, _>(sock, offset_of_field!(total_retrans));
+        (*facts).probes_out = read_if_present::<M, _>(sock, offset_of_field!(icsk_probes_out));
+        (*facts).retransmits = read_if_present::<M, _>(sock, offset_of_field!(icsk_retransmits));
         (*facts).shutdown = shutdown::<M>(sock);
         (*facts).keepalive_probes =
-            read_if_present::<M, _>(tcp, offset_of_field!(keepalive_probes));
+            read_if_present::<M, _>(sock, offset_of_field!(keepalive_probes));
         let mut flags = 0;
         if is_held::<M>(sock) && sk_flags & SK_FLAG_DEAD == 0 {
             flags |= SOCK_HELD;
@@ -260,7 +258,7 @@ pub unsafe fn fill_facts<M: Memory>(
         if is_kernel_owned::<M>(sock) {
             flags |= SOCK_KERNEL;
         }
-        if read_if_present::<M, u8>(tcp, offset_of_field!(is_mptcp)) != 0 {
+        if read_if_present::<M, u8>(sock, offset_of_field!(is_mptcp)) != 0 {
             flags |= SOCK_MPTCP;
         }
         // A connect under way is its caller's: that a storm of refused ones costs no more.

@@ -8,7 +8,7 @@ use rstwatch_common::{
 
 use crate::{
     globals::{has_current_task_btf, offset_of_field, present},
-    memory::{KernelPtr, Memory, Probe},
+    memory::{KernelPtr, Memory, Probe, probe},
 };
 
 /// Fills `task` with the running task: ids of the thread and its group, and what tells the process
@@ -50,7 +50,7 @@ unsafe fn fill<M: Memory>(task: *mut Task, current: KernelPtr) {
         (*task).uid = uid::<M>(current);
         (*task).flags = M::read(current, offset_of_field!(task_flags));
         (*task).exit_code = M::read(current, offset_of_field!(task_exit_code));
-        (*task).marks = marks::<M>(current, (*task).flags);
+        (*task).marks = marks(current, (*task).flags);
         (*task).start_ns = M::read(leader, offset_of_field!(task_start_boottime));
         let comm = offset_of_field!(task_comm);
         let halves = (&raw mut (*task).comm).cast::<[u64; COMM_LEN / 8]>();
@@ -88,9 +88,9 @@ unsafe fn uid<M: Memory>(current: KernelPtr) -> u32 {
 ///
 /// # Safety
 ///
-/// `current` must be the running task as `M` reads it, `flags` its flags.
+/// `current` must be the running task, `flags` its flags.
 #[inline(always)]
-unsafe fn marks<M: Memory>(current: KernelPtr, flags: u32) -> u32 {
+unsafe fn marks(current: KernelPtr, flags: u32) -> u32 {
     let (signal, oom_mm) = (
         offset_of_field!(task_signal),
         offset_of_field!(signal_oom_mm),
@@ -98,11 +98,12 @@ unsafe fn marks<M: Memory>(current: KernelPtr, flags: u32) -> u32 {
     if flags & PF_EXITING == 0 || !present(signal) || !present(oom_mm) {
         return 0;
     }
-    // SAFETY: the caller's promise; a task has its `signal_struct` until after its files are closed.
+    // SAFETY: the caller's promise; a task has its `signal_struct` until after its files are closed. With
+    // the helper, as this is seldom asked: what a typed load costs, it costs the verifier at each start.
     unsafe {
-        let signal = M::read::<u64>(current, signal) as KernelPtr;
+        let signal = probe::<u64>(current, signal) as KernelPtr;
         // The OOM killer remembers the memory of its victim (`mark_oom_victim`, `mm/oom_kill.c`).
-        if M::read::<u64>(signal, oom_mm) == 0 {
+        if probe::<u64>(signal, oom_mm) == 0 {
             0
         } else {
             TASK_OOM

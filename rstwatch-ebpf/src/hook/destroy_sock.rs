@@ -35,17 +35,16 @@ pub fn destroy_sock<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     if closed_ns != 0 || (marks & MARK_RESET != 0 && prev_state != SYN_SENT) {
         let mut tuple = Tuple::EMPTY;
         // SAFETY: the hook's socket is full and not null; `tuple` is ours.
-        let net = unsafe {
-            let tcp = M::tcp_sock(sock);
-            if !tcp.is_null() {
-                socket::fill_ends::<M>(&raw mut tuple, sock, socket::local_port::<M>(tcp));
+        unsafe {
+            let sock = M::tcp_sock(sock);
+            if !sock.is_null() {
+                socket::fill_ends::<M>(&raw mut tuple, sock, socket::local_port::<M>(sock));
+                // A listener has no remote port, nor has a socket after `tcp_disconnect`, whose
+                // connection was remembered when it was aborted.
+                if tuple.remote_port != 0 {
+                    history::remember(ctx, &tuple, socket::net::<M>(sock), entry);
+                }
             }
-            socket::net::<M>(sock)
-        };
-        // A listener has no remote port, nor has a socket after `tcp_disconnect`, whose connection
-        // was remembered when it was aborted.
-        if tuple.remote_port != 0 {
-            history::remember(ctx, &tuple, net, entry);
         }
     }
     live::forget_at(address, place);

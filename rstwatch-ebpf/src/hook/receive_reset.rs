@@ -26,16 +26,12 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
         return;
     }
     // SAFETY: the hook's socket is not null.
-    let (tcp, state, shutdown) = unsafe {
-        (
-            M::tcp_sock(sock),
-            socket::state::<M>(sock),
-            socket::shutdown::<M>(sock),
-        )
-    };
-    if tcp.is_null() {
+    let sock = unsafe { M::tcp_sock(sock) };
+    if sock.is_null() {
         return;
     }
+    // SAFETY: as above.
+    let (state, shutdown) = unsafe { (socket::state::<M>(sock), socket::shutdown::<M>(sock)) };
     // `tcp_rcv_state_process` answers data with `tcp_reset` and then a RST only in these states and
     // only when no more is received (`net/ipv4/tcp_input.c`, step 7, 5.10 to 7.2).
     let maybe_data =
@@ -44,7 +40,7 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     let held = unsafe { socket::is_held::<M>(sock) };
     let mut tuple = Tuple::EMPTY;
     // SAFETY: the hook's socket is not null; `tuple` is ours.
-    unsafe { socket::fill_tuple::<M>(&raw mut tuple, sock, tcp) };
+    unsafe { socket::fill_tuple::<M>(&raw mut tuple, sock) };
     tally::received(state, &tuple);
     let passes = filter::admits(&tuple);
     if !passes {
@@ -96,7 +92,7 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     // SAFETY: the ring gave room for a whole record; every field is written.
     unsafe {
         fill_reset(&raw mut (*record).reset, KIND_RECEIVED, sock, &tuple, state);
-        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, state);
         copy_entry(&raw mut (*record).entry, entry);
         if !held {
             (*record).socket.flags &= !SOCK_HELD;

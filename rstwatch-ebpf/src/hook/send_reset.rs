@@ -66,14 +66,14 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
         return;
     }
     // SAFETY: as above.
-    let tcp = unsafe { M::tcp_sock(sock) };
-    if tcp.is_null() {
+    let sock = unsafe { M::tcp_sock(sock) };
+    if sock.is_null() {
         return;
     }
     if skb.is_null() {
-        active::<M, C>(ctx, sock, tcp, reason, state, &mut scratch);
+        active::<M, C>(ctx, sock, reason, state, &mut scratch);
     } else {
-        answer::<M, C>(ctx, sock, tcp, skb, reason, state, &mut scratch);
+        answer::<M, C>(ctx, sock, skb, reason, state, &mut scratch);
     }
 }
 
@@ -166,7 +166,6 @@ unsafe fn submit_late(reset: *const Reset, past: *const SocketEntry) -> bool {
 fn answer<M: Memory, C: EbpfContext>(
     ctx: &C,
     sock: KernelPtr,
-    tcp: KernelPtr,
     skb: KernelPtr,
     reason: Option<u32>,
     state: u8,
@@ -174,7 +173,7 @@ fn answer<M: Memory, C: EbpfContext>(
 ) {
     // SAFETY: the hook's socket is full and not null; the others are ours.
     unsafe {
-        socket::fill_tuple::<M>(tuple, sock, tcp);
+        socket::fill_tuple::<M>(tuple, sock);
         note::<M, C>(ctx, sock, state, tuple, known);
     }
     tally::sent(reason, state, BY_SEGMENT, tuple.local_port);
@@ -222,7 +221,7 @@ fn answer<M: Memory, C: EbpfContext>(
         fill_reset::<M>(reset, sock as u64, skb, reason, state);
         (*reset).header.kind = KIND_SOCKET_RESET;
         (*reset).tuple.netns = tuple.netns;
-        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, state);
         // A listener stands where the connection once was, unless it resets because its queue is
         // full.
         let facts = &raw const (*record).socket;
@@ -259,7 +258,6 @@ fn passes(tuple: &Tuple) -> bool {
 fn active<M: Memory, C: EbpfContext>(
     ctx: &C,
     sock: KernelPtr,
-    tcp: KernelPtr,
     reason: Option<u32>,
     state: u8,
     Scratch { tuple, known }: &mut Scratch,
@@ -267,7 +265,7 @@ fn active<M: Memory, C: EbpfContext>(
     maps::count(Stat::OfOwnAccord);
     // SAFETY: the hook's socket is full and not null; the others are ours.
     unsafe {
-        socket::fill_tuple::<M>(tuple, sock, tcp);
+        socket::fill_tuple::<M>(tuple, sock);
         note::<M, C>(ctx, sock, state, tuple, known);
     }
     tally::sent(reason, state, OF_OWN_ACCORD, tuple.local_port);
@@ -292,7 +290,7 @@ fn active<M: Memory, C: EbpfContext>(
         (*reset).state = state;
         (*reset).substate = 0;
         (*reset).pad = 0;
-        socket::fill_facts::<M>(&raw mut (*record).socket, sock, tcp, state);
+        socket::fill_facts::<M>(&raw mut (*record).socket, sock, state);
         copy_entry(&raw mut (*record).entry, known);
         task::fill_current::<M>(&raw mut (*record).current);
         let stack = &raw mut (*record).stack;

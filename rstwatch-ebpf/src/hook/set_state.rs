@@ -171,17 +171,19 @@ fn stopped<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
 #[inline(always)]
 fn aborted<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
     // SAFETY: the hook's socket is full and not null.
-    let (tcp, closing, error) = unsafe {
+    let (sock, error) = unsafe {
         let error = socket::error::<M>(sock);
         // Of a refused connect nothing more is asked.
         if (old == SYN_SENT && error == ECONNREFUSED) || !socket::is_tcp::<M>(sock) {
             return;
         }
-        (M::tcp_sock(sock), socket::is_closing::<M>(sock), error)
+        (M::tcp_sock(sock), error)
     };
-    if tcp.is_null() {
+    if sock.is_null() {
         return;
     }
+    // SAFETY: it is the `tcp_sock` of the hook's socket, and not null.
+    let closing = unsafe { socket::is_closing::<M>(sock) };
     // What still comes for it draws a reset; its process may close it much later, or has already.
     let timed_out = error == ETIMEDOUT;
     let address = M::address(sock);
@@ -194,7 +196,7 @@ fn aborted<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
                 (*entry).marks |= MARK_ABORTED;
             }
             if closing || timed_out {
-                remember_now::<M, C>(ctx, sock, socket::local_port::<M>(tcp), entry);
+                remember_now::<M, C>(ctx, sock, entry);
             }
         }
         return;
@@ -208,8 +210,7 @@ fn aborted<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8) {
             entry.marks |= MARK_ABORTED;
         }
         if closing || timed_out {
-            let port = socket::local_port::<M>(tcp);
-            remember_now::<M, C>(ctx, sock, port, &raw const entry);
+            remember_now::<M, C>(ctx, sock, &raw const entry);
         }
     }
     live::remember::<M, C>(ctx, address, &entry);
@@ -239,12 +240,12 @@ fn ended_badly<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8, err
         if !socket::is_tcp::<M>(sock) {
             return;
         }
-        let tcp = M::tcp_sock(sock);
-        if tcp.is_null() {
+        let sock = M::tcp_sock(sock);
+        if sock.is_null() {
             return;
         }
         let net = socket::net::<M>(sock);
-        socket::fill_ends::<M>(&raw mut tuple, sock, socket::local_port::<M>(tcp));
+        socket::fill_ends::<M>(&raw mut tuple, sock, socket::local_port::<M>(sock));
         if history::recall(&tuple, net, &raw mut past) {
             note_end(&raw mut past, old, error);
             history::remember_anew(ctx, &tuple, net, &past);
@@ -275,13 +276,13 @@ unsafe fn note_end(entry: *mut SocketEntry, old: u8, error: u32) {
 #[inline(always)]
 fn report_listener<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, kind: u16) {
     // SAFETY: the hook's socket is full and not null.
-    let tcp = unsafe {
+    let sock = unsafe {
         if !socket::is_tcp::<M>(sock) {
             return;
         }
         M::tcp_sock(sock)
     };
-    if tcp.is_null() {
+    if sock.is_null() {
         return;
     }
     let Some(mut slot) = maps::reserve::<Listener>() else {
@@ -292,7 +293,7 @@ fn report_listener<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, kind: u1
     // SAFETY: the ring gave room for a whole record; every field is written.
     unsafe {
         fill_header(&raw mut (*record).header, kind, sock as u64);
-        socket::fill_tuple::<M>(&raw mut (*record).tuple, sock, tcp);
+        socket::fill_tuple::<M>(&raw mut (*record).tuple, sock);
         task::fill_current::<M>(&raw mut (*record).task);
         (*record).inode = socket::inode::<M>(sock);
     }
@@ -305,18 +306,17 @@ fn report_listener<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, kind: u1
 ///
 /// # Safety
 ///
-/// `sock` must be a non-null full socket argument of the hook, `entry` valid for reads.
+/// `sock` must be the non-null `tcp_sock` of the hook's socket, `entry` valid for reads.
 #[inline(always)]
 unsafe fn remember_now<M: Memory, C: EbpfContext>(
     ctx: &C,
     sock: KernelPtr,
-    local_port: u16,
     entry: *const SocketEntry,
 ) -> bool {
     let mut tuple = Tuple::EMPTY;
     // SAFETY: the caller's promise.
     unsafe {
-        socket::fill_ends::<M>(&raw mut tuple, sock, local_port);
+        socket::fill_ends::<M>(&raw mut tuple, sock, socket::local_port::<M>(sock));
         history::remember(ctx, &tuple, socket::net::<M>(sock), entry)
     }
 }
