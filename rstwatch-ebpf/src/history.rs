@@ -21,7 +21,7 @@ use aya_ebpf::{
     EbpfContext,
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::map,
-    maps::Array,
+    maps::{Array, PerCpuArray},
 };
 use aya_log_ebpf::warn;
 use rstwatch_common::{
@@ -42,7 +42,7 @@ const STEPS: u32 = 8;
 const ENDS: usize = offset_of!(Tuple, netns) / 4;
 
 /// A CPU's ring.
-#[repr(C, align(64))]
+#[repr(C)]
 struct Ring {
     /// The number of the newest record; 0: none yet.
     newest: u32,
@@ -108,11 +108,10 @@ const _: () = assert!(size_of::<Past>() == 3 * 64);
 /// How far the owner lies behind the closer.
 const CLOSER_TO_OWNER: usize = offset_of!(Past, owner) - offset_of!(Past, closer);
 
-/// By CPU. The loader sets the size of each of these maps.
 #[map]
-static RINGS: Array<Ring> = Array::with_max_entries(1, maps::ALIGNED);
+static RINGS: PerCpuArray<Ring> = PerCpuArray::with_max_entries(1, 0);
 
-/// The records, ring by ring.
+/// The records, ring by ring. The loader sets the size of this map and of the next.
 #[map]
 static HISTORY: Array<Past> = Array::with_max_entries(1, maps::ALIGNED);
 
@@ -139,7 +138,7 @@ pub fn begin<C: EbpfContext>(ctx: &C, tuple: &Tuple, net: KernelPtr) -> Option<D
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let chain = chain(tuple);
     let row = row_of(chain)?;
-    let ring = RINGS.get_ptr_mut(cpu)?;
+    let ring = RINGS.get_ptr_mut(0)?;
     // SAFETY: the maps gave the pointers; only this CPU writes to the ring, and only one program at a
     // time.
     unsafe {
@@ -208,8 +207,9 @@ impl Draft {
         let past = self.past;
         // SAFETY: as in `keep`; the helper takes no argument.
         unsafe {
-            task::fill_current::<M>(&raw mut (*past).closer);
-            (*past).closed_ns = bpf_ktime_get_ns();
+            let now_ns = bpf_ktime_get_ns();
+            task::fill_current::<M>(&raw mut (*past).closer, now_ns);
+            (*past).closed_ns = now_ns;
             (*past).prev_state = old;
             if let Some(entry) = known
                 && (*entry).via != VIA_NONE
@@ -271,7 +271,7 @@ impl Draft {
 pub fn settle_own() {
     // SAFETY: the helper takes no argument.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    if let Some(ring) = RINGS.get_ptr_mut(cpu) {
+    if let Some(ring) = RINGS.get_ptr_mut(0) {
         // SAFETY: the map gave the pointer; it is this CPU's.
         unsafe { settle(cpu, ring) };
     }

@@ -62,7 +62,7 @@ fn report_closer<M: Memory, C: EbpfContext>(ctx: &C, sock: u64) {
     // SAFETY: the ring gave room for a whole record; every field is written.
     unsafe {
         fill_header(&raw mut (*record).header, KIND_CLOSED, sock);
-        task::fill_current::<M>(&raw mut (*record).closer);
+        task::fill_current::<M>(&raw mut (*record).closer, (*record).header.time_ns);
     }
     slot.submit(IF_READ);
 }

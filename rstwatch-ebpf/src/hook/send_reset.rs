@@ -292,7 +292,7 @@ fn active<M: Memory, C: EbpfContext>(
         (*reset).pad = 0;
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, state);
         copy_entry(&raw mut (*record).entry, known);
-        task::fill_current::<M>(&raw mut (*record).current);
+        task::fill_current::<M>(&raw mut (*record).current, (*reset).header.time_ns);
         let stack = &raw mut (*record).stack;
         let taken = bpf_get_stack(
             ctx.as_ptr(),

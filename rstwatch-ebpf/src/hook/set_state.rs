@@ -68,8 +68,8 @@ fn opened<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, via: u8) {
     let mut entry = SocketEntry::EMPTY;
     // SAFETY: `entry` is ours; the helper takes no argument.
     unsafe {
-        task::fill_current::<M>(&raw mut entry.owner);
         entry.born_ns = bpf_ktime_get_ns();
+        task::fill_current::<M>(&raw mut entry.owner, entry.born_ns);
     }
     entry.via = via;
     // Whatever an earlier socket at this address left is replaced.
@@ -294,7 +294,7 @@ fn report_listener<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, kind: u1
     unsafe {
         fill_header(&raw mut (*record).header, kind, sock as u64);
         socket::fill_tuple::<M>(&raw mut (*record).tuple, sock);
-        task::fill_current::<M>(&raw mut (*record).task);
+        task::fill_current::<M>(&raw mut (*record).task, (*record).header.time_ns);
         (*record).inode = socket::inode::<M>(sock);
     }
     slot.submit(IF_READ);
@@ -328,8 +328,9 @@ unsafe fn remember_now<M: Memory, C: EbpfContext>(
 unsafe fn set_closer<M: Memory>(entry: *mut SocketEntry, old: u8) {
     // SAFETY: the caller's promise; the helper takes no argument.
     unsafe {
-        task::fill_current::<M>(&raw mut (*entry).closer);
-        (*entry).closed_ns = bpf_ktime_get_ns();
+        let now_ns = bpf_ktime_get_ns();
+        task::fill_current::<M>(&raw mut (*entry).closer, now_ns);
+        (*entry).closed_ns = now_ns;
         (*entry).prev_state = old;
         if (*entry).via == VIA_NONE {
             (*entry).owner = (*entry).closer;

@@ -376,7 +376,6 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
         .override_global("FILTER", &settings.filter, true)
         .override_global("HISTORY_PLACES", &history.places, true)
         .override_global("HISTORY_ROWS_MASK", &(history.rows - 1), true)
-        .map_max_entries("RINGS", history.cpus)
         .map_max_entries("HISTORY", history.cpus * history.places)
         .map_max_entries("CHAINS", history.rows)
         .load(bpf_object::OBJECT)
