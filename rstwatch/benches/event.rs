@@ -5,7 +5,7 @@
 //! shape of a storm 50 ns, and that of all the stages together 1,000 ns for a refused connect with both
 //! ends on this host, which is two events.
 
-use std::{hint::black_box, net::Ipv4Addr, sync::Arc};
+use std::{hint::black_box, net::Ipv4Addr, rc::Rc};
 
 use bytes::BytesMut;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -80,7 +80,7 @@ fn process() -> Process {
         start_ns: Some(1),
         comm: Comm::from_text(b"nginx"),
         uid: Some(33),
-        exe: Some(Arc::from("/usr/sbin/nginx")),
+        exe: Some(Rc::from("/usr/sbin/nginx")),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     fmt::{self, Write as _},
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    rc::Rc,
 };
 
 use arrayvec::ArrayVec;
@@ -237,21 +237,33 @@ impl TcpFlags {
     }
 }
 
-impl fmt::Display for TcpFlags {
-    /// The set flags' names from FIN upwards, joined by `|`: `SYN|ACK`; `none` when none is set.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl TcpFlags {
+    /// Hands out the text piece by piece: the set flags' names from FIN upwards, joined by `|`, as in `SYN|ACK`;
+    /// `none` when none is set.
+    ///
+    /// # Errors
+    ///
+    /// The first of `write`'s.
+    pub fn pieces<E>(self, mut write: impl FnMut(&'static str) -> Result<(), E>) -> Result<(), E> {
         const NAMES: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
-        let mut first = true;
-        for (bit, name) in NAMES.iter().enumerate() {
-            if self.0 & (1 << bit) != 0 {
-                if !first {
-                    f.write_char('|')?;
-                }
-                f.write_str(name)?;
-                first = false;
-            }
+        let mut left = self.0;
+        if left == 0 {
+            return write("none");
         }
-        if first { f.write_str("none") } else { Ok(()) }
+        loop {
+            write(NAMES[left.trailing_zeros() as usize])?;
+            left &= left - 1;
+            if left == 0 {
+                return Ok(());
+            }
+            write("|")?;
+        }
+    }
+}
+
+impl fmt::Display for TcpFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pieces(|piece| f.write_str(piece))
     }
 }
 
@@ -418,7 +430,7 @@ pub struct Process {
     /// Real user id.
     pub uid: Option<u32>,
     /// Path of its executable, when it could be read while the process lived.
-    pub exe: Option<Arc<str>>,
+    pub exe: Option<Rc<str>>,
 }
 
 impl PartialEq for Process {
@@ -436,7 +448,7 @@ impl PartialEq for Process {
             && *comm == other.comm
             && *uid == other.uid
             && match (exe, &other.exe) {
-                (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
+                (Some(one), Some(other)) => Rc::ptr_eq(one, other) || one == other,
                 (one, other) => one.is_none() && other.is_none(),
             }
     }
@@ -508,16 +520,16 @@ pub struct Actor {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// Path of its cgroup.
-    pub cgroup: Option<Arc<str>>,
+    pub cgroup: Option<Rc<str>>,
     /// Its systemd unit.
-    pub unit: Option<Arc<str>>,
+    pub unit: Option<Rc<str>>,
     /// Id of its container; for LXC its name.
-    pub container: Option<Arc<str>>,
+    pub container: Option<Rc<str>>,
     /// What runs the container: docker, containerd, cri-o, podman, lxc; `None` when the path does
     /// not tell.
     pub runtime: Option<&'static str>,
     /// UID of its Kubernetes pod.
-    pub pod: Option<Arc<str>>,
+    pub pod: Option<Rc<str>>,
 }
 
 /// What made this host send a reset, or that it received one.
@@ -704,7 +716,7 @@ pub struct Event {
     pub netns: Option<u32>,
     /// Its name, where it has one: `ip netns`'s, else the UID of the pod or the first digits of the
     /// id of the container that it belongs to.
-    pub netns_name: Option<Arc<str>>,
+    pub netns_name: Option<Rc<str>>,
     /// The state before the reset; `None` without a socket, or when it was not seen.
     pub state: Option<TcpState>,
     /// The kernel's reason.
@@ -726,7 +738,7 @@ pub struct Event {
     /// Who pulled the trigger.
     pub actor: Option<Actor>,
     /// Where the owner lives.
-    pub place: Option<Arc<Place>>,
+    pub place: Option<Rc<Place>>,
     /// The other end, when it is on this host too.
     pub peer: Option<Box<Peer>>,
     /// For a SYN that met no socket: the different ports without a listener that its sender tried

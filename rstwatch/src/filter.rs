@@ -248,7 +248,7 @@ fn is_below(mut path: &str, above: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::{net::IpAddr, rc::Rc};
 
     use super::*;
     use crate::{
@@ -364,8 +364,8 @@ mod tests {
         event.local = fixture::endpoint("2001:db8::5", 8080);
         event.remote = fixture::endpoint("2001:db8:1::9", 51234);
         event.owner.as_mut().expect("an owner").holders = vec![812, 813];
-        let place = Arc::make_mut(event.place.as_mut().expect("a place"));
-        place.container = Some(Arc::from("0123456789ab"));
+        let place = Rc::make_mut(event.place.as_mut().expect("a place"));
+        place.container = Some(Rc::from("0123456789ab"));
         event
     }
 

@@ -1,6 +1,6 @@
 //! Events and kernels that the tests of several stages begin with.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, rc::Rc};
 
 use crate::{
     cause::{Abilities, Reasons},
@@ -50,7 +50,7 @@ pub(crate) fn process(pid: u32, comm: &str) -> Process {
         start_ns: Some(1),
         comm: Comm::from_text(comm.as_bytes()),
         uid: Some(33),
-        exe: Some(Arc::from(format!("/usr/sbin/{comm}"))),
+        exe: Some(Rc::from(format!("/usr/sbin/{comm}"))),
     }
 }
 
@@ -124,9 +124,9 @@ pub(crate) fn unread() -> Event {
         }),
         owner: Some(owner(812, "nginx", Via::Close)),
         actor: Some(actor(812, "nginx")),
-        place: Some(Arc::new(Place {
-            cgroup: Some(Arc::from("/system.slice/nginx.service")),
-            unit: Some(Arc::from("nginx.service")),
+        place: Some(Rc::new(Place {
+            cgroup: Some(Rc::from("/system.slice/nginx.service")),
+            unit: Some(Rc::from("nginx.service")),
             ..Place::default()
         })),
         ..closed_port()

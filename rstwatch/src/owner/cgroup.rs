@@ -15,6 +15,7 @@ use std::{
         unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
     path::{Path, PathBuf},
+    rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -107,7 +108,7 @@ type Paths = Arc<Mutex<Recent<u64, Arc<str>>>>;
 /// Places by cgroup id.
 #[derive(Debug)]
 pub struct Cgroups {
-    known: Recent<u64, Option<Arc<Place>>>,
+    known: Recent<u64, Option<Rc<Place>>>,
     hierarchy: Option<Hierarchy>,
 }
 
@@ -141,7 +142,7 @@ impl Cgroups {
 
     /// The place of the cgroup with this id; none for the root, which on a host with the old
     /// hierarchies holds everything.
-    pub fn place(&mut self, id: u64) -> Option<Arc<Place>> {
+    pub fn place(&mut self, id: u64) -> Option<Rc<Place>> {
         if let Some(place) = self.known.get(&id) {
             return place;
         }
@@ -150,7 +151,7 @@ impl Cgroups {
             .as_ref()
             .and_then(|hierarchy| hierarchy.path(id))
             .filter(|path| !matches!(&**path, "/" | INIT))
-            .map(|path| Arc::new(place::from_path(&path)));
+            .map(|path| Rc::new(place::from_path(&path)));
         self.known.insert(id, place.clone());
         place
     }

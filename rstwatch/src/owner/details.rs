@@ -5,7 +5,7 @@
 //! All is read once and kept, so that a storm costs a look into a table for each event, and so that
 //! it is still known when the process has died.
 
-use std::{fs, os::unix::ffi::OsStrExt, sync::Arc};
+use std::{fs, os::unix::ffi::OsStrExt, rc::Rc};
 
 use super::{cgroup::Cgroups, namespace::Names, place, procfs, recent::Recent};
 use crate::event::{Escaped, Event, Place, Process};
@@ -19,8 +19,8 @@ const EXITING: u32 = 0x4;
 /// What is known of one process; nothing when it was gone.
 #[derive(Clone, Debug, Default)]
 struct Details {
-    exe: Option<Arc<str>>,
-    place: Option<Arc<Place>>,
+    exe: Option<Rc<str>>,
+    place: Option<Rc<Place>>,
 }
 
 /// What tells a process from all others: PID and start.
@@ -117,13 +117,13 @@ fn read(process: &Process) -> Details {
     let pid = process.pid;
     let exe = fs::read_link(format!("/proc/{pid}/exe"))
         .ok()
-        .map(|path| Arc::from(Escaped(path.as_os_str().as_bytes()).to_string()));
+        .map(|path| Rc::from(Escaped(path.as_os_str().as_bytes()).to_string()));
     let place = fs::read(format!("/proc/{pid}/cgroup"))
         .ok()
         .map(|text| place::from_proc_cgroup(&String::from_utf8_lossy(&text)))
         // A process that exits is shown at the root of each old hierarchy, wherever it lived.
         .filter(|place| place.cgroup.as_deref() != Some("/") || !is_exiting(pid))
-        .map(Arc::new);
+        .map(Rc::new);
     let unchanged = procfs::read_process(pid).is_some_and(|now| now.is_same(process));
     if unchanged {
         Details { exe, place }

@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    rc::Rc,
 };
 
 use foldhash::fast::RandomState;
@@ -30,14 +30,14 @@ const SHORT_ID: usize = 12;
 /// What is known of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Named {
-    name: Option<Arc<str>>,
+    name: Option<Rc<str>>,
     /// Refers to the namespace as long as it is this one: `/run/netns/NAME`, `/proc/PID/ns/net`.
     witness: PathBuf,
     checked_ns: u64,
 }
 
 /// A namespace's inode number, its name where it has one, and a witness.
-type Listed = (u32, Option<Arc<str>>, PathBuf);
+type Listed = (u32, Option<Rc<str>>, PathBuf);
 
 /// What the names depend on.
 trait System {
@@ -66,7 +66,7 @@ impl Names {
 
     /// The name of the namespace with this inode number, at `now_ns` of any clock. `place` is where
     /// one lives that has a socket there: it names a namespace that has gone before it was seen.
-    pub fn name(&mut self, netns: u32, place: Option<&Place>, now_ns: u64) -> Option<Arc<str>> {
+    pub fn name(&mut self, netns: u32, place: Option<&Place>, now_ns: u64) -> Option<Rc<str>> {
         let own = place
             .filter(|_| self.host != Some(netns))
             .and_then(of_place);
@@ -91,12 +91,12 @@ impl<S: System> Memory<S> {
     }
 
     /// The name of `netns`. `own` is what a container that has a socket there would call it.
-    fn name(&mut self, netns: u32, own: Option<&str>, now_ns: u64) -> Option<Arc<str>> {
+    fn name(&mut self, netns: u32, own: Option<&str>, now_ns: u64) -> Option<Rc<str>> {
         let mut has_gone = false;
         if let Some(named) = self.known.get_mut(&netns) {
             if let (None, Some(own)) = (&named.name, own) {
                 // Newer than the list, or gone before it.
-                named.name = Some(Arc::from(own));
+                named.name = Some(Rc::from(own));
                 return named.name.clone();
             }
             let is_doubtful = own.is_some() && named.name.as_deref() != own;
@@ -125,7 +125,7 @@ impl<S: System> Memory<S> {
             checked_ns: now_ns,
         });
         if let (None, Some(own)) = (&named.name, own) {
-            named.name = Some(Arc::from(own));
+            named.name = Some(Rc::from(own));
         }
         named.name.clone()
     }
@@ -159,9 +159,9 @@ struct Live {
 impl System for Live {
     /// `ip netns`'s come first; the host's own, which containers may share, has no other name.
     fn list(&self) -> Vec<Listed> {
-        let mut found: HashMap<u32, (Option<Arc<str>>, PathBuf)> = HashMap::new();
+        let mut found: HashMap<u32, (Option<Rc<str>>, PathBuf)> = HashMap::new();
         for (name, witness, netns) in netns::named() {
-            found.insert(netns, (Some(Arc::from(name)), witness));
+            found.insert(netns, (Some(Rc::from(name)), witness));
         }
         for process in netns::processes() {
             let witness = process.join("ns/net");
@@ -180,7 +180,7 @@ impl System for Live {
                 fs::read(process.join("cgroup"))
                     .ok()
                     .map(|text| place::from_proc_cgroup(&String::from_utf8_lossy(&text)))
-                    .and_then(|place| of_place(&place).map(Arc::from))
+                    .and_then(|place| of_place(&place).map(Rc::from))
             };
             if is_new || name.is_some() {
                 found.insert(netns, (name, witness));
@@ -240,7 +240,7 @@ mod tests {
                 .enumerate()
                 .map(|(i, (netns, name))| {
                     let witness = name.map_or_else(|| i.to_string(), str::to_owned);
-                    (*netns, name.map(Arc::from), PathBuf::from(witness))
+                    (*netns, name.map(Rc::from), PathBuf::from(witness))
                 })
                 .collect();
         }
@@ -363,11 +363,11 @@ mod tests {
     fn a_pod_names_the_namespace_that_its_containers_share() {
         let id = "0123456789abcdef".repeat(4);
         let mut place = Place {
-            container: Some(Arc::from(&*id)),
+            container: Some(Rc::from(&*id)),
             ..Place::default()
         };
         assert_eq!(of_place(&place), Some("0123456789ab"));
-        place.pod = Some(Arc::from("12fdc709-933e-41d0-917f-cd84de9afa94"));
+        place.pod = Some(Rc::from("12fdc709-933e-41d0-917f-cd84de9afa94"));
         assert_eq!(of_place(&place), place.pod.as_deref());
         assert_eq!(of_place(&Place::default()), None);
         assert_eq!(short_id("web"), "web");
@@ -378,7 +378,7 @@ mod tests {
     fn a_container_names_a_namespace_that_was_never_listed_but_not_the_hosts() {
         let host = host().unwrap();
         let container = Place {
-            container: Some(Arc::from("web")),
+            container: Some(Rc::from("web")),
             ..Place::default()
         };
         let mut names = Names::read();

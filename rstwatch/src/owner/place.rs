@@ -5,7 +5,7 @@
 //! another mount namespace, and after the container has gone. Of nested containers and units the
 //! innermost counts.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use crate::event::Place;
 
@@ -70,9 +70,9 @@ pub fn from_proc_cgroup(text: &str) -> Place {
 pub fn from_path(path: &str) -> Place {
     let container = container(path);
     Place {
-        cgroup: Some(Arc::from(path)),
-        unit: unit(path).map(Arc::from),
-        container: container.map(|container| Arc::from(container.id)),
+        cgroup: Some(Rc::from(path)),
+        unit: unit(path).map(Rc::from),
+        container: container.map(|container| Rc::from(container.id)),
         runtime: container.and_then(|container| container.runtime),
         pod: pod(path),
     }
@@ -161,16 +161,16 @@ fn is_id(text: &str) -> bool {
 
 /// The innermost Kubernetes pod's UID: `podUID` with cgroupfs's driver, `...-podUID.slice` with
 /// systemd's, where `_` stands for `-`, which means a slice within a slice there.
-fn pod(path: &str) -> Option<Arc<str>> {
+fn pod(path: &str) -> Option<Rc<str>> {
     path.rsplit('/').find_map(|part| {
         let slice = part.find(".slice").map(|end| &part[..end]);
         if let Some(slice) = slice {
             let (_, uid) = slice.rsplit_once("-pod")?;
             let uid = uid.replace('_', "-");
-            is_uid(&uid).then(|| Arc::from(uid))
+            is_uid(&uid).then(|| Rc::from(uid))
         } else {
             let uid = part.strip_prefix("pod")?;
-            is_uid(uid).then(|| Arc::from(uid))
+            is_uid(uid).then(|| Rc::from(uid))
         }
     })
 }

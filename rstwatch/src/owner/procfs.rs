@@ -18,7 +18,35 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holders {
     by_inode: HashMap<u64, Vec<u32>>,
-    processes: HashMap<u32, Process>,
+    processes: HashMap<u32, Holder>,
+}
+
+/// A process but for what is shared within a thread: these are looked for in another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holder {
+    start_ns: Option<u64>,
+    comm: Comm,
+    uid: Option<u32>,
+}
+
+impl Holder {
+    fn of(process: &Process) -> Self {
+        Self {
+            start_ns: process.start_ns,
+            comm: process.comm,
+            uid: process.uid,
+        }
+    }
+
+    fn process(&self, pid: u32) -> Process {
+        Process {
+            pid,
+            start_ns: self.start_ns,
+            comm: self.comm,
+            uid: self.uid,
+            exe: None,
+        }
+    }
 }
 
 impl Holders {
@@ -30,7 +58,7 @@ impl Holders {
         }
         self.processes
             .entry(process.pid)
-            .or_insert_with(|| process.clone());
+            .or_insert_with(|| Holder::of(process));
     }
 
     /// Whether this process is among the holders of the socket with this inode.
@@ -41,7 +69,7 @@ impl Holders {
             && self
                 .processes
                 .get(&process.pid)
-                .is_some_and(|known| known.is_same(process))
+                .is_some_and(|known| known.process(process.pid).is_same(process))
     }
 
     /// How many sockets are known.
@@ -58,17 +86,17 @@ impl Holders {
     /// longest, from which the others inherited the socket; all are named.
     pub fn owner(&self, inode: u64, via: Via) -> Option<Owner> {
         let pids = self.by_inode.get(&inode)?;
-        let process = pids
+        let (pid, process) = pids
             .iter()
-            .filter_map(|pid| self.processes.get(pid))
-            .min_by_key(|process| (process.start_ns, process.pid))?;
+            .filter_map(|pid| Some((pid, self.processes.get(pid)?)))
+            .min_by_key(|(pid, process)| (process.start_ns, **pid))?;
         let mut holders = Vec::new();
         if pids.len() > 1 {
             holders.clone_from(pids);
             holders.sort_unstable();
         }
         Some(Owner {
-            process: process.clone(),
+            process: process.process(*pid),
             via,
             holders,
         })

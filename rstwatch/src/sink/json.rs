@@ -6,10 +6,11 @@
 //! says of processes and places, and most of its evidence, was in a line before and is copied from there.
 
 use std::{
+    convert::Infallible,
     fmt::{self, Write as _},
-    mem,
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    ptr,
+    rc::Rc,
 };
 
 use arrayvec::ArrayVec;
@@ -40,10 +41,9 @@ pub struct Json {
 impl Json {
     /// Appends `event` with its `verdict` as one object and a newline.
     pub fn append(&mut self, out: &mut BytesMut, event: &Event, verdict: &Verdict) {
-        // Taken for as long as it is written to, so that nothing is copied.
-        let mut w = Writer(mem::take(out));
+        let w = Writer::over(out);
         w.raw("{\"time\":\"");
-        self.clock.append(&mut w, event.time_ns);
+        self.clock.append(w, event.time_ns);
         w.raw(match event.direction {
             Direction::Sent => "\",\"direction\":\"sent\",\"family\":\"",
             Direction::Received => "\",\"direction\":\"received\",\"family\":\"",
@@ -98,7 +98,6 @@ impl Json {
         } else {
             w.evidence(verdict);
         }
-        *out = w.0;
     }
 }
 
@@ -110,8 +109,8 @@ struct Who {
     owner: Option<Owner>,
     actor: Option<Actor>,
     netns: Option<u32>,
-    netns_name: Option<Arc<str>>,
-    place: Option<Arc<Place>>,
+    netns_name: Option<Rc<str>>,
+    place: Option<Rc<Place>>,
 }
 
 impl Who {
@@ -219,9 +218,17 @@ impl Clock {
 
 /// JSON text that grows.
 #[derive(Debug, Default)]
+#[repr(transparent)]
 pub(super) struct Writer(BytesMut);
 
 impl Writer {
+    /// One that appends to `out`. Moved in and out again it would be read in other pieces than it was written
+    /// in, which keeps the processor waiting.
+    fn over(out: &mut BytesMut) -> &mut Self {
+        // SAFETY: it is the same in memory, and borrowed for as long.
+        unsafe { &mut *ptr::from_mut(out).cast::<Self>() }
+    }
+
     /// What it has become.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
@@ -518,9 +525,12 @@ impl Writer {
     }
 
     fn segment(&mut self, segment: &Segment) {
-        self.raw("{\"flags\":");
-        self.string(segment.flags);
-        self.raw(",\"seq\":");
+        self.raw("{\"flags\":\"");
+        let Ok(()) = segment.flags.pieces(|piece| {
+            self.short(piece);
+            Ok::<_, Infallible>(())
+        });
+        self.raw("\",\"seq\":");
         self.number(segment.seq);
         self.raw(",\"ack\":");
         self.number(segment.ack);
@@ -621,12 +631,7 @@ impl Writer {
         is: impl FnOnce(&K) -> bool,
         write: impl FnOnce(&mut Self) -> K,
     ) {
-        kept.append(&mut self.0, place, is, |out| {
-            let mut w = Self(mem::take(out));
-            let says = write(&mut w);
-            *out = w.0;
-            says
-        });
+        kept.append(&mut self.0, place, is, |out| write(Self::over(out)));
     }
 }
 
