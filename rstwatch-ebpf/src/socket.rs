@@ -208,11 +208,7 @@ pub unsafe fn is_closing<M: Memory>(sock: KernelPtr) -> bool {
 /// `facts` must be valid for writes, `sock` be the non-null `tcp_sock` of a full socket argument of the
 /// hook.
 #[inline(always)]
-pub unsafe fn fill_facts<M: Memory>(
-    facts: *mut SocketFacts,
-    sock: KernelPtr,
-    state: u8,
-) {
+pub unsafe fn fill_facts<M: Memory>(facts: *mut SocketFacts, sock: KernelPtr, state: u8) {
     // SAFETY: the caller's promise; the offsets are those of `tcp_sock` and what it embeds.
     unsafe {
         (*facts).inode = inode::<M>(sock);

@@ -90,12 +90,7 @@ unsafe fn fill<M: Memory>(task: *mut Task, current: KernelPtr, now_ns: u64) {
 ///
 /// As [`fill`]; `leader` must be the first thread of the process, as `M` reads it.
 #[inline(always)]
-unsafe fn fetch<M: Memory>(
-    task: *mut Task,
-    current: KernelPtr,
-    leader: KernelPtr,
-    now_ns: u64,
-) {
+unsafe fn fetch<M: Memory>(task: *mut Task, current: KernelPtr, leader: KernelPtr, now_ns: u64) {
     // SAFETY: the caller's promise; the map gives pointers that are valid for both.
     unsafe {
         let cred = M::read::<u64>(current, offset_of_field!(task_real_cred)) as KernelPtr;

@@ -779,6 +779,59 @@ impl Event {
         }
     }
 
+    /// Makes it what [`Event::new`] makes. Made elsewhere and moved here it would be read again in other pieces
+    /// than it was written in, which keeps the processor waiting.
+    fn renew(
+        &mut self,
+        time_ns: u64,
+        direction: Direction,
+        trigger: Trigger,
+        local: Endpoint,
+        remote: Endpoint,
+    ) {
+        // Each by its name, so that none is forgotten.
+        let Self {
+            time_ns: own_time_ns,
+            direction: own_direction,
+            local: own_local,
+            remote: own_remote,
+            netns,
+            netns_name,
+            state,
+            reason,
+            trigger: own_trigger,
+            segment,
+            socket,
+            time_wait,
+            past,
+            listener,
+            owner,
+            actor,
+            place,
+            peer,
+            scan,
+        } = self;
+        *own_time_ns = time_ns;
+        *own_direction = direction;
+        *own_local = local;
+        *own_remote = remote;
+        *netns = None;
+        *netns_name = None;
+        *state = None;
+        *reason = None;
+        *own_trigger = trigger;
+        *segment = None;
+        *socket = None;
+        *time_wait = None;
+        *past = None;
+        *listener = None;
+        *owner = None;
+        *actor = None;
+        *place = None;
+        *peer = None;
+        *scan = None;
+    }
+
     /// Whether both addresses are IPv4.
     pub fn is_ipv4(&self) -> bool {
         self.local.addr.is_ipv4()
@@ -791,14 +844,21 @@ impl Event {
 pub struct Spare(ArrayVec<Box<Event>, 8>);
 
 impl Spare {
-    /// Puts an event into memory of its own.
-    pub fn boxed(&mut self, event: Event) -> Box<Event> {
+    /// What [`Event::new`] makes, in memory of its own.
+    pub fn event(
+        &mut self,
+        time_ns: u64,
+        direction: Direction,
+        trigger: Trigger,
+        local: Endpoint,
+        remote: Endpoint,
+    ) -> Box<Event> {
         match self.0.pop() {
-            Some(mut spare) => {
-                *spare = event;
-                spare
+            Some(mut event) => {
+                event.renew(time_ns, direction, trigger, local, remote);
+                event
             }
-            None => Box::new(event),
+            None => Box::new(Event::new(time_ns, direction, trigger, local, remote)),
         }
     }
 

@@ -101,25 +101,37 @@ pub struct Sighting {
     pub answers_data: bool,
 }
 
+impl Sighting {
+    /// One that waits for nothing.
+    fn new(event: Box<Event>, reset: &Reset) -> Self {
+        Self {
+            event,
+            sock: reset.header.sock,
+            monotonic_ns: reset.header.time_ns,
+            await_close: false,
+            shared: false,
+            maybe_data: false,
+            answers_data: false,
+        }
+    }
+}
+
 impl Interpreter {
     /// What a record means.
     pub fn interpret(&self, record: Record<'_>, spare: &mut Spare) -> Observation {
         match record {
             Record::Segment(record) => {
-                let mut sighting =
-                    self.sighting(&record.reset, Direction::Sent, Trigger::Segment, spare);
-                without_socket(&mut sighting.event, &record.reset);
-                Observation::Reset(sighting)
+                let mut event = self.event(&record.reset, Direction::Sent, Trigger::Segment, spare);
+                without_socket(&mut event, &record.reset);
+                Observation::Reset(Sighting::new(event, &record.reset))
             }
             Record::Late(record) => {
-                let mut sighting =
-                    self.sighting(&record.reset, Direction::Sent, Trigger::Segment, spare);
-                without_socket(&mut sighting.event, &record.reset);
-                let event = &mut sighting.event;
+                let mut event = self.event(&record.reset, Direction::Sent, Trigger::Segment, spare);
+                without_socket(&mut event, &record.reset);
                 event.past = Some(past(&record.reset, &record.past));
                 event.owner = owner(&record.past);
                 event.actor = actor(&record.past.closer);
-                Observation::Reset(sighting)
+                Observation::Reset(Sighting::new(event, &record.reset))
             }
             Record::Answer(record) => {
                 let mut sighting =
@@ -138,9 +150,8 @@ impl Interpreter {
                 Observation::Reset(sighting)
             }
             Record::Refused(record) => {
-                let mut sighting =
-                    self.sighting(&record.reset, Direction::Received, Trigger::Received, spare);
-                let event = &mut sighting.event;
+                let mut event =
+                    self.event(&record.reset, Direction::Received, Trigger::Received, spare);
                 event.state = TcpState::from_kernel(record.reset.state);
                 event.owner = application(&record.owner).map(|process| Owner {
                     process,
@@ -154,7 +165,7 @@ impl Interpreter {
                     cgroup: record.cgroup,
                     ..Socket::default()
                 });
-                Observation::Reset(sighting)
+                Observation::Reset(Sighting::new(event, &record.reset))
             }
             Record::Listen(record) => listener(record, false),
             Record::ListenEnd(record) => listener(record, true),
@@ -210,34 +221,28 @@ impl Interpreter {
         trigger: Trigger,
         spare: &mut Spare,
     ) -> Sighting {
-        let mut sighting = self.sighting(&record.reset, direction, trigger, spare);
+        let mut event = self.event(&record.reset, direction, trigger, spare);
         let entry = &record.entry;
-        let event = &mut sighting.event;
         event.state = state_before(record);
         event.owner = owner(entry);
         event.socket = Some(self.socket(&record.socket, entry, &record.reset, event.state));
-        let socket = event.socket.as_ref();
-        sighting.await_close =
-            entry.marks & MARK_AWAIT_CLOSE != 0 && socket.is_some_and(|socket| socket.held);
+        let held = event.socket.as_ref().is_some_and(|socket| socket.held);
+        let mut sighting = Sighting::new(event, &record.reset);
+        sighting.await_close = entry.marks & MARK_AWAIT_CLOSE != 0 && held;
         sighting.shared = record.socket.flags & SOCK_SHARED != 0;
         sighting
     }
 
-    fn sighting(
+    fn event(
         &self,
         reset: &Reset,
         direction: Direction,
         trigger: Trigger,
         spare: &mut Spare,
-    ) -> Sighting {
+    ) -> Box<Event> {
         let (local, remote) = endpoints(&reset.tuple);
-        let mut event = spare.boxed(Event::new(
-            self.clock.wall_ns(reset.header.time_ns),
-            direction,
-            trigger,
-            local,
-            remote,
-        ));
+        let time_ns = self.clock.wall_ns(reset.header.time_ns);
+        let mut event = spare.event(time_ns, direction, trigger, local, remote);
         event.netns = (reset.tuple.netns != 0).then_some(reset.tuple.netns);
         event.reason = (reset.flags & HAS_REASON != 0)
             .then(|| self.reasons.get(reset.reason))
@@ -250,15 +255,7 @@ impl Interpreter {
             window: reset.window,
             ttl: reset.ttl,
         });
-        Sighting {
-            event,
-            sock: reset.header.sock,
-            monotonic_ns: reset.header.time_ns,
-            await_close: false,
-            shared: false,
-            maybe_data: false,
-            answers_data: false,
-        }
+        event
     }
 
     fn socket(

@@ -145,7 +145,8 @@ impl End {
             Paired::Single(mut event) => {
                 self.details.complete(&mut event);
                 event.scan = self.scans.note(&event);
-                let verdict = cause::classify(&event, &self.host);
+                let mut verdict = Verdict::default();
+                cause::judge(&event, &self.host, &mut verdict);
                 self.show(&event, &verdict);
                 self.spare.keep(event);
             }
@@ -165,9 +166,10 @@ impl End {
             self.details.complete(&mut sent);
         }
         sent.scan = self.scans.note(&sent);
-        let why = cause::classify(&sent, &self.host);
+        let (mut why, mut effect) = (Verdict::default(), Verdict::default());
+        cause::judge(&sent, &self.host, &mut why);
         received.peer = Some(self.peer(&sent, &why));
-        let effect = cause::classify(&received, &self.host);
+        cause::judge(&received, &self.host, &mut effect);
         sent.peer = Some(self.peer(&received, &effect));
         if sent.time_ns <= received.time_ns {
             self.show(&sent, &why);

@@ -21,7 +21,7 @@ use arrayvec::ArrayVec;
 
 pub use self::{
     fact::Fact,
-    rules::{answers::SCAN_PORTS, classify},
+    rules::{answers::SCAN_PORTS, classify, judge},
     sentence::{Prose, summary, tell},
 };
 use crate::{event::Reason, kernel::reasons};
@@ -192,6 +192,17 @@ pub struct Verdict {
     pub confidence: Confidence,
     /// What it rests on, the decisive fact first.
     pub facts: ArrayVec<Fact, MAX_FACTS>,
+}
+
+impl Default for Verdict {
+    /// Nothing is known.
+    fn default() -> Self {
+        Self {
+            id: CauseId::Unknown,
+            confidence: Confidence::Possible,
+            facts: ArrayVec::new(),
+        }
+    }
 }
 
 #[cfg(test)]

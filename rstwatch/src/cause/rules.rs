@@ -23,25 +23,35 @@ mod received;
 /// The cause of `event`, and how sure it is. Never fails: what no rule knows is
 /// [`CauseId::Unknown`], with all its evidence.
 pub fn classify(event: &Event, host: &HostFacts) -> Verdict {
+    let mut verdict = Verdict::default();
+    judge(event, host, &mut verdict);
+    verdict
+}
+
+/// The same, written where it belongs: a verdict is large, and returned by one function after another it is
+/// copied by each.
+pub fn judge(event: &Event, host: &HostFacts, verdict: &mut Verdict) {
     let rules = match event.trigger {
         Trigger::Segment => answers::RULES,
         Trigger::Active { .. } => aborts::RULES,
         Trigger::Received => received::RULES,
     };
     let case = Case { event, host };
-    let verdict = rules
-        .iter()
-        .find_map(|rule| rule(&case))
-        .unwrap_or_else(|| unknown(&case));
-    match &event.peer {
-        Some(peer) if event.trigger == Trigger::Received => {
-            seen_from_both_ends(verdict, peer.cause)
-        }
-        _ => verdict,
+    if !rules.iter().any(|rule| rule(&case, verdict).is_some()) {
+        unknown(&case, verdict);
+    }
+    if let Some(peer) = &event.peer
+        && event.trigger == Trigger::Received
+    {
+        see_from_both_ends(verdict, peer.cause);
     }
 }
 
-type Rule = fn(&Case<'_>) -> Option<Verdict>;
+/// Writes the verdict, if it has one.
+type Rule = fn(&Case<'_>, &mut Verdict) -> Option<Decided>;
+
+/// The verdict is written.
+struct Decided;
 
 /// For how long after boot peers still hold connections from before it.
 const LATELY_BOOTED_S: u64 = 600;
@@ -51,7 +61,7 @@ const SAME_CONNECTION_NS: u64 = 60_000_000_000;
 
 /// A received reset whose sender is on this host too: what the other end says is beyond doubt, and
 /// no firewall is in question. What no rule knows stays unknown.
-fn seen_from_both_ends(mut verdict: Verdict, cause: &'static str) -> Verdict {
+fn see_from_both_ends(verdict: &mut Verdict, cause: &'static str) {
     verdict.facts.retain(|fact| *fact != Fact::HostOrFirewall);
     if verdict.facts.is_full() {
         verdict.facts.pop();
@@ -60,14 +70,13 @@ fn seen_from_both_ends(mut verdict: Verdict, cause: &'static str) -> Verdict {
     if verdict.id != CauseId::Unknown {
         verdict.confidence = Confidence::Certain;
     }
-    verdict
 }
 
 /// `unknown`: no rule spoke. All that is known stands in the evidence.
-fn unknown(case: &Case<'_>) -> Verdict {
+fn unknown(case: &Case<'_>, verdict: &mut Verdict) {
     let socket = case.event.socket.as_ref();
     let received = case.event.trigger == Trigger::Received;
-    verdict(
+    let Decided = verdict.is(
         CauseId::Unknown,
         Confidence::Possible,
         [
@@ -93,7 +102,7 @@ fn unknown(case: &Case<'_>) -> Verdict {
             case.ending()
                 .or_else(|| socket.filter(|s| s.orphan).map(|_| Fact::Orphan)),
         ],
-    )
+    );
 }
 
 /// A reset under judgement.
@@ -238,17 +247,20 @@ pub(super) fn silence_ns(socket: &Socket) -> Option<u64> {
         .or(socket.age_ns)
 }
 
-/// A verdict from the facts that are known.
-fn verdict<const N: usize>(
-    id: CauseId,
-    confidence: Confidence,
-    facts: [Option<Fact>; N],
-) -> Verdict {
-    const { assert!(N <= MAX_FACTS) };
-    Verdict {
-        id,
-        confidence,
-        facts: facts.into_iter().flatten().collect(),
+impl Verdict {
+    /// Makes it this one, with what there is of `facts`.
+    fn is<const N: usize>(
+        &mut self,
+        id: CauseId,
+        confidence: Confidence,
+        facts: [Option<Fact>; N],
+    ) -> Decided {
+        const { assert!(N <= MAX_FACTS) };
+        self.id = id;
+        self.confidence = confidence;
+        self.facts.clear();
+        self.facts.extend(facts.into_iter().flatten());
+        Decided
     }
 }
 

@@ -1,8 +1,8 @@
 //! This host reset a connection of its own accord (`tcp_send_active_reset`).
 
 use super::{
-    Case, CauseId, Confidence, Context, End, Fact, MAX_FACTS, Path, Reason, Rule, Socket, TcpState,
-    Trigger, Verdict, is_mptcp_reason, shutdown, verdict,
+    Case, CauseId, Confidence, Context, Decided, End, Fact, MAX_FACTS, Path, Reason, Rule, Socket,
+    TcpState, Trigger, Verdict, is_mptcp_reason, shutdown,
 };
 
 /// The most specific first: what the kernel's reason alone decides stands before what takes a
@@ -23,7 +23,7 @@ pub(super) const RULES: &[Rule] = &[
 /// `mptcp`. Decides: the kernel's `MPTCP_RST_*` (since 6.12 here); its `TCP_ABORT_ON_CLOSE` for a
 /// subflow, whose bytes nobody reads but the connection above it: the fast close; else a stack
 /// through `mptcp_*`, or on a silent kernel the close of a subflow.
-fn mptcp(case: &Case<'_>) -> Option<Verdict> {
+fn mptcp(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let Trigger::Active { path, context } = case.event.trigger else {
         return None;
     };
@@ -40,7 +40,7 @@ fn mptcp(case: &Case<'_>) -> Option<Verdict> {
         }
         _ => return None,
     };
-    Some(verdict(
+    Some(verdict.is(
         CauseId::Mptcp,
         confidence,
         [
@@ -54,10 +54,10 @@ fn mptcp(case: &Case<'_>) -> Option<Verdict> {
 
 /// `socket-destroyed`. Decides: the stack goes through `tcp_abort`. Since 6.12 the kernel calls it
 /// `TCP_STATE`, as it calls much else: without a stack it cannot be told.
-fn socket_destroyed(case: &Case<'_>) -> Option<Verdict> {
+fn socket_destroyed(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let confidence = case.on_path(Path::Destroy)?;
     let killer = case.event.actor.as_ref();
-    Some(verdict(
+    Some(verdict.is(
         CauseId::SocketDestroyed,
         confidence,
         [
@@ -75,7 +75,7 @@ fn socket_destroyed(case: &Case<'_>) -> Option<Verdict> {
 /// `listener-closed`. Decides: the stack goes through `inet_csk_listen_stop`. Without a stack: a
 /// connection that no process has held yet (it has no file, and is no orphan), with neither side
 /// shut down.
-fn listener_closed(case: &Case<'_>) -> Option<Verdict> {
+fn listener_closed(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let confidence = case
         .on_path(Path::ListenerClose)
         .or_else(|| looks_unclaimed(case).then_some(Confidence::Likely))?;
@@ -83,7 +83,7 @@ fn listener_closed(case: &Case<'_>) -> Option<Verdict> {
         .event
         .socket
         .filter(|socket| !socket.held && !socket.orphan);
-    Some(verdict(
+    Some(verdict.is(
         CauseId::ListenerClosed,
         confidence,
         [
@@ -119,17 +119,17 @@ fn looks_unclaimed(case: &Case<'_>) -> bool {
 /// sockets for it. That alone sends no RST: the unread bytes or `SO_LINGER` 0 that did stand in the
 /// evidence, and the verdict is as sure as they are. A process that ends with 0 closes as any other
 /// does, and keeps their causes.
-fn process_died(case: &Case<'_>) -> Option<Verdict> {
+fn process_died(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let death = case
         .ending()
         .filter(|ending| matches!(ending, Fact::Ending(end) if end.is_death()))?;
-    let mut died = closed_with_unread_data(case).or_else(|| linger_abort(case))?;
-    died.id = CauseId::ProcessDied;
-    died.facts.retain(|fact| *fact != death);
+    let decided = closed_with_unread_data(case, verdict).or_else(|| linger_abort(case, verdict))?;
+    verdict.id = CauseId::ProcessDied;
+    verdict.facts.retain(|fact| *fact != death);
     // The mechanism has fewer facts than there is room for, its own death among them.
     const { assert!(MECHANISM_FACTS <= MAX_FACTS) };
-    died.facts.insert(0, death);
-    Some(died)
+    verdict.facts.insert(0, death);
+    Some(decided)
 }
 
 /// The most facts of the rules that [`process_died`] builds on.
@@ -139,7 +139,7 @@ const MECHANISM_FACTS: usize = 6;
 /// fast close of a multipath connection gives as well; on a silent kernel: unread bytes in a socket
 /// that its process closes. There `SO_LINGER` 0 looks the same, if the one byte that counts as
 /// unread is the peer's FIN.
-fn closed_with_unread_data(case: &Case<'_>) -> Option<Verdict> {
+fn closed_with_unread_data(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let socket = case.event.socket.as_ref();
     let confidence = match case.reason() {
         Some(Reason::AbortOnClose) => match socket {
@@ -165,13 +165,13 @@ fn closed_with_unread_data(case: &Case<'_>) -> Option<Verdict> {
         socket.and_then(|socket| socket.linger_s).map(Fact::Linger),
         None,
     ];
-    Some(verdict(CauseId::ClosedWithUnreadData, confidence, facts))
+    Some(verdict.is(CauseId::ClosedWithUnreadData, confidence, facts))
 }
 
 /// `linger-abort`. Decides: `SO_LINGER` on with 0 in a socket that its process closes. Since 6.12
 /// the kernel calls that `TCP_STATE` or `TCP_DISCONNECT_WITH_DATA`, as it calls a disconnect, which
 /// without a stack looks the same after a shutdown of both sides.
-fn linger_abort(case: &Case<'_>) -> Option<Verdict> {
+fn linger_abort(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let socket = case.event.socket.as_ref()?;
     if socket.linger_s != Some(0) || !socket.rcv_shutdown || !socket.send_shutdown {
         return None;
@@ -190,7 +190,7 @@ fn linger_abort(case: &Case<'_>) -> Option<Verdict> {
         (socket.unacked > 0).then_some(Fact::Unacked(socket.unacked)),
         case.ending(),
     ];
-    Some(verdict(
+    Some(verdict.is(
         CauseId::LingerAbort,
         Confidence::certain_if(told && path == Path::Close && !socket.orphan),
         facts,
@@ -203,7 +203,7 @@ fn linger_abort(case: &Case<'_>) -> Option<Verdict> {
 /// - the keepalive timer, which also ends orphans in FIN_WAIT2, and then says `TCP_STATE`.
 ///
 /// Most connections that wait in FIN_WAIT2 become TIME_WAIT sockets and end without a RST.
-fn fin_wait2_timeout(case: &Case<'_>) -> Option<Verdict> {
+fn fin_wait2_timeout(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let Trigger::Active { path, context } = case.event.trigger else {
         return None;
     };
@@ -229,7 +229,7 @@ fn fin_wait2_timeout(case: &Case<'_>) -> Option<Verdict> {
         }
         _ => return None,
     };
-    Some(verdict(
+    Some(verdict.is(
         CauseId::FinWait2Timeout,
         confidence,
         [
@@ -246,7 +246,7 @@ fn fin_wait2_timeout(case: &Case<'_>) -> Option<Verdict> {
 /// `orphan-limit`. Decides: the kernel's `TCP_ABORT_ON_MEMORY` (since 6.12); on a silent kernel:
 /// the retransmission timer, which resets for nothing else, or a close that had already let go of
 /// the socket and does not end a FIN_WAIT2 that it must not wait in.
-fn orphan_limit(case: &Case<'_>) -> Option<Verdict> {
+fn orphan_limit(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let Trigger::Active { path, .. } = case.event.trigger else {
         return None;
     };
@@ -265,7 +265,7 @@ fn orphan_limit(case: &Case<'_>) -> Option<Verdict> {
         }
         _ => return None,
     };
-    Some(verdict(
+    Some(verdict.is(
         CauseId::OrphanLimit,
         confidence,
         [
@@ -281,7 +281,7 @@ fn orphan_limit(case: &Case<'_>) -> Option<Verdict> {
 /// `keepalive-timeout`. Decides: the kernel's `TCP_KEEPALIVE_TIMEOUT` (since 6.12); on a silent
 /// kernel: the keepalive timer reset a socket with `SO_KEEPALIVE` and probes without an answer,
 /// that a process still held (that timer ends an orphan in FIN_WAIT2 as well).
-fn keepalive_timeout(case: &Case<'_>) -> Option<Verdict> {
+fn keepalive_timeout(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let socket = case.event.socket.as_ref();
     let confidence = match (case.reason(), case.event.trigger) {
         (Some(Reason::KeepaliveTimeout), _) => Confidence::Certain,
@@ -295,31 +295,33 @@ fn keepalive_timeout(case: &Case<'_>) -> Option<Verdict> {
         }
         _ => return None,
     };
-    Some(verdict(
-        CauseId::KeepaliveTimeout,
-        confidence,
-        [
-            case.why(),
-            case.path(),
-            socket
-                .filter(|socket| socket.probes_out > 0)
-                .map(|socket| Fact::Probes(socket.probes_out)),
-            case.silence_ns().map(Fact::Heard),
-            socket
-                .and_then(|socket| socket.user_timeout_ms)
-                .map(Fact::UserTimeout),
-        ],
-    ))
+    Some(
+        verdict.is(
+            CauseId::KeepaliveTimeout,
+            confidence,
+            [
+                case.why(),
+                case.path(),
+                socket
+                    .filter(|socket| socket.probes_out > 0)
+                    .map(|socket| Fact::Probes(socket.probes_out)),
+                case.silence_ns().map(Fact::Heard),
+                socket
+                    .and_then(|socket| socket.user_timeout_ms)
+                    .map(Fact::UserTimeout),
+            ],
+        ),
+    )
 }
 
 /// `disconnect`. Decides: the stack goes through `tcp_disconnect` and no close. Since 6.12 the
 /// kernel calls it `TCP_STATE` or `TCP_DISCONNECT_WITH_DATA`; without a stack the second one, for a
 /// socket that is not shut down, is no close.
-fn disconnect(case: &Case<'_>) -> Option<Verdict> {
+fn disconnect(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let confidence = case
         .on_path(Path::Disconnect)
         .or_else(|| looks_disconnected(case).then_some(Confidence::Likely))?;
-    Some(verdict(
+    Some(verdict.is(
         CauseId::Disconnect,
         confidence,
         [

@@ -1,9 +1,9 @@
 //! This host answered a segment with a RST (`tcp_v4_send_reset`, `tcp_v6_send_reset`).
 
 use super::{
-    Case, CauseId, Confidence, Ended, Event, Fact, LATELY_BOOTED_S, Past, Reason, Rule,
+    Case, CauseId, Confidence, Decided, Ended, Event, Fact, LATELY_BOOTED_S, Past, Reason, Rule,
     SAME_CONNECTION_NS, Segment, Socket, TcpFlags, TcpState, Verdict, is_mptcp_reason, shutdown,
-    state_is_after_close, verdict,
+    state_is_after_close,
 };
 
 /// From how many closed ports on their sender counts as scanning.
@@ -26,9 +26,9 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 /// `mptcp`. Decides: the kernel's `MPTCP_RST_*` (since 6.10): a join or a SYN was rejected.
-fn mptcp(case: &Case<'_>) -> Option<Verdict> {
+fn mptcp(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     case.reason().filter(|reason| is_mptcp_reason(*reason))?;
-    Some(verdict(
+    Some(verdict.is(
         CauseId::Mptcp,
         Confidence::Certain,
         [case.why(), case.met(), case.drew()],
@@ -42,7 +42,7 @@ fn mptcp(case: &Case<'_>) -> Option<Verdict> {
 /// - a SYN for a TIME_WAIT socket in its FIN_WAIT2 sub-state: its ports are used again too early;
 /// - on a silent kernel: any segment that a socket in SYN_SENT answers with a RST;
 /// - neither SYN nor ACK for no socket: no TCP sends that, a scanner does.
-fn bad_segment(case: &Case<'_>) -> Option<Verdict> {
+fn bad_segment(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     use Reason::{AckUnsentData, InvalidAckSequence, InvalidSyn, OldAck, Paws, TooOldAck};
     let Event {
         state,
@@ -76,7 +76,7 @@ fn bad_segment(case: &Case<'_>) -> Option<Verdict> {
         }
         _ => return None,
     };
-    Some(verdict(
+    Some(verdict.is(
         CauseId::BadSegment,
         confidence,
         [case.why(), case.drew(), case.met(), case.past()],
@@ -87,7 +87,7 @@ fn bad_segment(case: &Case<'_>) -> Option<Verdict> {
 /// handshake (`tcp_check_req` with `net.ipv4.tcp_abort_on_overflow`). The kernel calls that
 /// `INVALID_SYN` (since 6.10) although the segment is no SYN; the queue may have been emptied in
 /// the meantime. On a silent kernel a stray ACK for a listener with a full queue looks the same.
-fn accept_queue_overflow(case: &Case<'_>) -> Option<Verdict> {
+fn accept_queue_overflow(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let segment = case.event.segment?;
     if !case.met_listener() || segment.flags.has(TcpFlags::SYN) {
         return None;
@@ -98,7 +98,7 @@ fn accept_queue_overflow(case: &Case<'_>) -> Option<Verdict> {
         None if full => Confidence::Likely,
         _ => return None,
     };
-    Some(verdict(
+    Some(verdict.is(
         CauseId::AcceptQueueOverflow,
         confidence,
         [
@@ -113,7 +113,7 @@ fn accept_queue_overflow(case: &Case<'_>) -> Option<Verdict> {
 /// `fin-wait2-timeout`, in answer to a segment. Decides: a socket with a negative `TCP_LINGER2`,
 /// that no process holds, is reset as soon as the peer acknowledges its FIN. The kernel calls it
 /// `TCP_ABORT_ON_DATA`; a segment without data tells the two apart, a FIN out of order does not.
-fn fin_wait2_timeout(case: &Case<'_>) -> Option<Verdict> {
+fn fin_wait2_timeout(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let segment = case.event.segment.filter(|segment| segment.payload == 0)?;
     let socket = case.event.socket.filter(|socket| socket.no_fin_wait2)?;
     let told = match case.reason() {
@@ -124,7 +124,7 @@ fn fin_wait2_timeout(case: &Case<'_>) -> Option<Verdict> {
         Some(_) => false,
     };
     told.then(|| {
-        verdict(
+        verdict.is(
             CauseId::FinWait2Timeout,
             Confidence::certain_if(socket.orphan && !segment.flags.has(TcpFlags::FIN)),
             [
@@ -139,12 +139,12 @@ fn fin_wait2_timeout(case: &Case<'_>) -> Option<Verdict> {
 }
 
 /// `late-syn-ack`. Decides: a SYN-ACK for a connect that this host is remembered to have given up.
-fn late_syn_ack(case: &Case<'_>) -> Option<Verdict> {
+fn late_syn_ack(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let met = case.met_no_connection()?;
     let past = case.event.past.as_ref()?;
     let gave_up = past.ended == Ended::NeverConnected || past.state == Some(TcpState::SynSent);
     (gave_up && case.event.segment.is_some_and(is_syn_ack)).then(|| {
-        verdict(
+        verdict.is(
             CauseId::LateSynAck,
             case.sure_of(past),
             [case.past(), case.why(), case.drew(), Some(met)],
@@ -154,11 +154,11 @@ fn late_syn_ack(case: &Case<'_>) -> Option<Verdict> {
 
 /// `backscatter`. Decides: a SYN-ACK for no connection, and nothing is remembered of a connect.
 /// Never certain: the connect may have been given up longer ago than is remembered.
-fn backscatter(case: &Case<'_>) -> Option<Verdict> {
+fn backscatter(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let met = case.met_no_connection()?;
     let unasked = case.event.past.is_none() && case.event.segment.is_some_and(is_syn_ack);
     unasked.then(|| {
-        verdict(
+        verdict.is(
             CauseId::Backscatter,
             Confidence::Likely,
             [case.why(), case.drew(), Some(met)],
@@ -168,10 +168,10 @@ fn backscatter(case: &Case<'_>) -> Option<Verdict> {
 
 /// `connection-timed-out`. Decides: a segment, no SYN, for a connection that is remembered to have
 /// died of a timeout, which itself sends no RST.
-fn connection_timed_out(case: &Case<'_>) -> Option<Verdict> {
+fn connection_timed_out(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let (met, past) = case.stray()?;
     (past.ended == Ended::TimedOut).then(|| {
-        verdict(
+        verdict.is(
             CauseId::ConnectionTimedOut,
             case.sure_of(past),
             [case.past(), case.why(), case.drew(), Some(met)],
@@ -187,7 +187,7 @@ fn connection_timed_out(case: &Case<'_>) -> Option<Verdict> {
 /// - on a silent kernel: data for a full socket whose receiving side is shut down;
 /// - data for a connection that is remembered as closed in order: its sequence numbers are not
 ///   checked, so no more than likely.
-fn data_after_close(case: &Case<'_>) -> Option<Verdict> {
+fn data_after_close(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let Event {
         segment,
         socket,
@@ -196,7 +196,7 @@ fn data_after_close(case: &Case<'_>) -> Option<Verdict> {
         ..
     } = case.event;
     let has_data = segment.is_some_and(|segment| segment.payload > 0);
-    let says = |confidence, facts| Some(verdict(CauseId::DataAfterClose, confidence, facts));
+    let mut says = |confidence, facts| Some(verdict.is(CauseId::DataAfterClose, confidence, facts));
     let is_fin_wait2 = *time_wait == Some(TcpState::FinWait2);
     let starts_anew = segment.is_some_and(|segment| segment.flags.has(TcpFlags::SYN));
     if (is_fin_wait2 || case.reason() == Some(Reason::TimewaitSocket)) && !starts_anew {
@@ -255,9 +255,9 @@ fn data_after_close(case: &Case<'_>) -> Option<Verdict> {
 
 /// `late-segment`. Decides: a segment for a connection that is remembered to have ended here, in
 /// whatever way. Certain for as long as its tuple cannot belong to another one.
-fn late_segment(case: &Case<'_>) -> Option<Verdict> {
+fn late_segment(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let (met, past) = case.stray()?;
-    Some(verdict(
+    Some(verdict.is(
         CauseId::LateSegment,
         case.sure_of(past),
         [case.past(), case.why(), case.drew(), Some(met)],
@@ -266,11 +266,11 @@ fn late_segment(case: &Case<'_>) -> Option<Verdict> {
 
 /// `listener-gone`. Decides: a SYN met no socket, on a port whose last listener is remembered to
 /// have ended.
-fn listener_gone(case: &Case<'_>) -> Option<Verdict> {
+fn listener_gone(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let segment = case.first_syn()?;
     let listener = case.event.listener.as_ref()?;
     listener.ended.as_ref()?;
-    Some(verdict(
+    Some(verdict.is(
         CauseId::ListenerGone,
         Confidence::certain_if(case.is_told(Reason::NoSocket)),
         [
@@ -284,28 +284,30 @@ fn listener_gone(case: &Case<'_>) -> Option<Verdict> {
 
 /// `closed-port`. Decides: a SYN without ACK met no socket. On every kernel; nothing else looks so.
 /// A listener that is known for the port all the same listens at another address.
-fn closed_port(case: &Case<'_>) -> Option<Verdict> {
+fn closed_port(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let segment = case.first_syn()?;
-    Some(verdict(
-        CauseId::ClosedPort,
-        Confidence::certain_if(case.is_told(Reason::NoSocket)),
-        [
-            case.why(),
-            Some(Fact::NoSocket),
-            Some(Fact::segment(segment)),
-            case.event.listener.as_deref().map(Fact::listened),
-            case.event
-                .scan
-                .filter(|ports| *ports >= SCAN_PORTS)
-                .map(Fact::Scan),
-        ],
-    ))
+    Some(
+        verdict.is(
+            CauseId::ClosedPort,
+            Confidence::certain_if(case.is_told(Reason::NoSocket)),
+            [
+                case.why(),
+                Some(Fact::NoSocket),
+                Some(Fact::segment(segment)),
+                case.event.listener.as_deref().map(Fact::listened),
+                case.event
+                    .scan
+                    .filter(|ports| *ports >= SCAN_PORTS)
+                    .map(Fact::Scan),
+            ],
+        ),
+    )
 }
 
 /// `half-open`. Decides: an ACK or data, no SYN, met no socket or a listener, and nothing is
 /// remembered of the connection. Never certain: it may have been closed here longer ago than is
 /// remembered.
-fn half_open(case: &Case<'_>) -> Option<Verdict> {
+fn half_open(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let segment = case.event.segment?;
     let met = case.met_no_connection()?;
     let belongs = segment.flags.has(TcpFlags::ACK) && !segment.flags.has(TcpFlags::SYN);
@@ -313,7 +315,7 @@ fn half_open(case: &Case<'_>) -> Option<Verdict> {
         return None;
     }
     let uptime = case.host.uptime.map(|uptime| uptime.as_secs());
-    Some(verdict(
+    Some(verdict.is(
         CauseId::HalfOpen,
         Confidence::Likely,
         [

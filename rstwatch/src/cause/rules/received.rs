@@ -1,7 +1,7 @@
 //! This host received a RST (`tcp_reset`).
 
 use super::{
-    Case, CauseId, Confidence, Event, Fact, Rule, Socket, TcpState, Verdict, idle, verdict,
+    Case, CauseId, Confidence, Decided, Event, Fact, Rule, Socket, TcpState, Verdict, idle,
 };
 
 /// The most specific first.
@@ -26,9 +26,9 @@ const ANSWER_NS: u64 = 1_000_000_000;
 
 /// `refused`. Decides: the RST came in SYN_SENT. That the connect was refused is certain; whether
 /// by the peer or by a firewall, the evidence leaves open.
-fn refused(case: &Case<'_>) -> Option<Verdict> {
+fn refused(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     (case.event.state == Some(TcpState::SynSent)).then(|| {
-        verdict(
+        verdict.is(
             CauseId::Refused,
             Confidence::Certain,
             [
@@ -41,9 +41,9 @@ fn refused(case: &Case<'_>) -> Option<Verdict> {
 
 /// `handshake-reset`. Decides: the RST came in SYN_RECV. Only a fast open or a simultaneous open
 /// has a socket then; for a usual handshake the kernel drops its request and no hook sees it.
-fn handshake_reset(case: &Case<'_>) -> Option<Verdict> {
+fn handshake_reset(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     (case.event.state == Some(TcpState::SynRecv)).then(|| {
-        verdict(
+        verdict.is(
             CauseId::HandshakeReset,
             Confidence::Certain,
             [Some(Fact::State(TcpState::SynRecv)), case.unacked()],
@@ -55,7 +55,7 @@ fn handshake_reset(case: &Case<'_>) -> Option<Verdict> {
 /// RST. Likely after a minute, or where the silence is a known limit; never certain, because the
 /// peer may have failed at just that request. When the peer is on this host, its own end says
 /// whether it had forgotten the connection.
-fn idle_drop(case: &Case<'_>) -> Option<Verdict> {
+fn idle_drop(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let Event {
         state: Some(TcpState::Established),
         socket: Some(socket),
@@ -82,7 +82,7 @@ fn idle_drop(case: &Case<'_>) -> Option<Verdict> {
     });
     let limit = idle::limit(idle_ns);
     forgotten.then(|| {
-        verdict(
+        verdict.is(
             CauseId::IdleDrop,
             if limit.is_some() || idle_ns >= IDLE_NS {
                 Confidence::Likely
@@ -104,7 +104,7 @@ fn idle_drop(case: &Case<'_>) -> Option<Verdict> {
 /// the peer may as well have aborted after its FIN, and when it is on this host, its own end says
 /// so. The silence before the FIN (which is the last ACK that was heard) may be an idle limit of the
 /// peer.
-fn peer_gone(case: &Case<'_>) -> Option<Verdict> {
+fn peer_gone(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     (case.event.state == Some(TcpState::CloseWait) && !peer_is_aborting(case)).then(|| {
         let socket = case.event.socket.as_ref();
         let has_sent = socket.is_some_and(|socket| {
@@ -117,7 +117,7 @@ fn peer_gone(case: &Case<'_>) -> Option<Verdict> {
                  ..
              }| idle_rx_ns.as_ref()?.checked_sub((*idle_ack_ns)?),
         );
-        verdict(
+        verdict.is(
             CauseId::PeerGone,
             if has_sent {
                 Confidence::Likely
@@ -136,7 +136,7 @@ fn peer_gone(case: &Case<'_>) -> Option<Verdict> {
 }
 
 /// `reset-during-close`. Decides: the RST came after this host's FIN, which the state alone says.
-fn reset_during_close(case: &Case<'_>) -> Option<Verdict> {
+fn reset_during_close(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let state = case.event.state?;
     let ours_first = matches!(
         state,
@@ -144,7 +144,7 @@ fn reset_during_close(case: &Case<'_>) -> Option<Verdict> {
     );
     ours_first.then(|| {
         let orphan = case.event.socket.is_some_and(|socket| socket.orphan);
-        verdict(
+        verdict.is(
             CauseId::ResetDuringClose,
             Confidence::Certain,
             [
@@ -175,7 +175,7 @@ fn peer_is_aborting(case: &Case<'_>) -> bool {
 /// `peer-aborted`. Decides: the RST came in ESTABLISHED; or in `CLOSE_WAIT`, where the peer's own end
 /// says that it aborted after its FIN. Likely while the exchange was active; after a silence a load
 /// balancer or NAT that forgot the connection looks the same.
-fn peer_aborted(case: &Case<'_>) -> Option<Verdict> {
+fn peer_aborted(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let state = case.event.state.filter(|state| match state {
         TcpState::Established => true,
         TcpState::CloseWait => peer_is_aborting(case),
@@ -183,7 +183,7 @@ fn peer_aborted(case: &Case<'_>) -> Option<Verdict> {
     });
     state.map(|state| {
         let active = case.silence_ns().is_some_and(|ns| ns < ACTIVE_NS);
-        verdict(
+        verdict.is(
             CauseId::PeerAborted,
             if active {
                 Confidence::Likely
