@@ -4,7 +4,7 @@
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stat {
-    /// `tcp_send_reset` fired.
+    /// `tcp_send_reset` fired, and the program was there to count it: see [`Self::Interrupting`].
     Sent,
     /// `tcp_receive_reset` fired.
     Received,

@@ -66,6 +66,13 @@ pub fn has_reason() -> bool {
     FEATURES.load().send_reset_reason != 0
 }
 
+/// Whether the kernel runs no program in the middle of itself on the same CPU (`bpf_trace_run1` and its like,
+/// `kernel/trace/bpf_trace.c`, 6.1 and later), and every reset is told by the tracepoint's program.
+#[inline(always)]
+pub fn is_never_within_itself() -> bool {
+    has_reason()
+}
+
 /// Whether `tcp_destroy_sock` tells when a socket goes.
 #[inline(always)]
 pub fn has_destroy_sock() -> bool {

@@ -1,6 +1,9 @@
 //! The rings and the counters. What does not fit into a map is counted.
 
-use core::arch::asm;
+use core::{
+    arch::asm,
+    ptr::{read_volatile, write_volatile},
+};
 
 use aya_ebpf::{
     helpers::bpf_get_smp_processor_id,
@@ -54,6 +57,27 @@ pub fn count(stat: Stat) {
 pub fn increment(value: *mut u64) {
     // SAFETY: a map gave the aligned, live pointer.
     unsafe { add(value, 1) };
+}
+
+/// The same of a counter to which one program alone adds.
+#[inline(always)]
+pub fn count_alone(stat: Stat) {
+    if let Some(value) = STATS.get_ptr_mut(stat.index()) {
+        increment_alone(value);
+    }
+}
+
+/// Adds one to a counter of this CPU to which one program alone adds. Where that is never in the middle of
+/// itself nothing can come between a load and a store; and an atomic addition waits until all
+/// that was stored before has left the processor.
+#[inline(always)]
+pub fn increment_alone(value: *mut u64) {
+    if globals::is_never_within_itself() {
+        // SAFETY: a map gave the aligned, live pointer.
+        unsafe { write_volatile(value, read_volatile(value) + 1) };
+    } else {
+        increment(value);
+    }
 }
 
 /// Adds atomically: in assembly, because Rust has no atomic addition for this target, and this form of

@@ -18,7 +18,7 @@ use rstwatch_common::{
     },
 };
 
-use crate::{maps, memory::spread};
+use crate::{hook, maps, memory::spread};
 
 /// TCP state (`include/net/tcp_states.h`).
 const SYN_SENT: u8 = 2;
@@ -47,49 +47,57 @@ const NO_EXIST: u64 = 1;
 /// Counts a reset that this host sends. `path` is `BY_SEGMENT` or `OF_OWN_ACCORD`.
 #[inline(always)]
 pub fn sent(reason: Option<u32>, state: u8, path: u8, local_port: u16) {
-    bump(TallyKey {
+    let key = TallyKey {
         port: local_port,
         reason: reason.map_or(u16::MAX, |reason| reason as u16),
         state,
         direction: SENT,
         path,
         pad: 0,
-    });
+    };
+    bump(key, !hook::is_second());
 }
 
 /// Counts one that seems to have been received, by a socket in `state`.
 #[inline(always)]
 pub fn received(state: u8, tuple: &Tuple) {
-    bump(TallyKey {
-        port: if state == SYN_SENT {
-            tuple.remote_port
-        } else {
-            tuple.local_port
+    bump(
+        TallyKey {
+            port: if state == SYN_SENT {
+                tuple.remote_port
+            } else {
+                tuple.local_port
+            },
+            reason: u16::MAX,
+            state,
+            direction: RECEIVED,
+            path: BY_SEGMENT,
+            pad: 0,
         },
-        reason: u16::MAX,
-        state,
-        direction: RECEIVED,
-        path: BY_SEGMENT,
-        pad: 0,
-    });
+        true,
+    );
 }
 
 /// Takes it back: the socket in `state` had met data and not a RST.
 #[inline(always)]
 pub fn not_received(state: u8, local_port: u16) {
-    bump(TallyKey {
-        port: local_port,
-        reason: u16::MAX,
-        state,
-        direction: NOT_RECEIVED,
-        path: BY_SEGMENT,
-        pad: 0,
-    });
+    bump(
+        TallyKey {
+            port: local_port,
+            reason: u16::MAX,
+            state,
+            direction: NOT_RECEIVED,
+            path: BY_SEGMENT,
+            pad: 0,
+        },
+        !hook::is_second(),
+    );
 }
 
+/// `alone` says whether this program alone counts that kind.
 #[inline(never)]
-fn bump(mut key: TallyKey) {
-    if add_quickly(&key) || add(&TALLY, &key) {
+fn bump(mut key: TallyKey, alone: bool) {
+    if (alone && add_quickly(&key)) || add(&TALLY, &key) {
         return;
     }
     key.port = 0;
@@ -123,7 +131,7 @@ fn add_quickly(key: &TallyKey) -> bool {
         if key == 0 || read_volatile(known) != key {
             return false;
         }
-        maps::increment(&raw mut (*quick).count);
+        maps::increment_alone(&raw mut (*quick).count);
     }
     true
 }

@@ -54,32 +54,48 @@ pub enum Paired {
     },
 }
 
-/// A connection as the end sees it that sent the RST.
+/// A connection as the end sees it that sent the RST. In whole words, so that it is read again as it was written:
+/// else the processor waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
-    /// Of the namespace, where the addresses mean something in it only; else 0.
-    netns: u32,
-    sender: Endpoint,
-    receiver: Endpoint,
+    /// The namespace, where the addresses mean something in it only, else 0; the sender's port; the receiver's.
+    netns_and_ports: u64,
+    /// The sender's address as an IPv6 one, the receiver's: the upper and the lower half of each.
+    addrs: [u64; 4],
 }
+
+impl Key {
+    fn new(netns: u32, sender: Endpoint, receiver: Endpoint) -> Self {
+        let halves = |end: Endpoint| {
+            let bits = match end.addr {
+                IpAddr::V4(addr) => V4_MAPPED | u128::from(addr.to_bits()),
+                IpAddr::V6(addr) => addr.to_bits(),
+            };
+            [(bits >> 64) as u64, bits as u64]
+        };
+        let ports = u64::from(sender.port) << 16 | u64::from(receiver.port);
+        let ([a, b], [c, d]) = (halves(sender), halves(receiver));
+        Self {
+            netns_and_ports: u64::from(netns) << 32 | ports,
+            addrs: [a, b, c, d],
+        }
+    }
+}
+
+/// What makes the bits of an IPv4 address those of an IPv6 one.
+const V4_MAPPED: u128 = 0xffff_0000_0000;
 
 impl Hash for Key {
     /// In few words, as every event needs it.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self {
-            netns,
-            sender,
-            receiver,
-        } = self;
-        let ports = u32::from(sender.port) << 16 | u32::from(receiver.port);
-        state.write_u64(u64::from(*netns) << 32 | u64::from(ports));
-        match (sender.addr, receiver.addr) {
-            (IpAddr::V4(sender), IpAddr::V4(receiver)) => {
-                state.write_u64(u64::from(sender.to_bits()) << 32 | u64::from(receiver.to_bits()));
-            }
-            (sender, receiver) => {
-                sender.hash(state);
-                receiver.hash(state);
+        state.write_u64(self.netns_and_ports);
+        match self.addrs {
+            // Both are IPv4, or of the few that look like it.
+            [0, sender, 0, receiver] => state.write_u64(sender << 32 | receiver & 0xffff_ffff),
+            addrs => {
+                for half in addrs {
+                    state.write_u64(half);
+                }
             }
         }
     }
@@ -296,15 +312,12 @@ fn key(event: &Event) -> Key {
         Direction::Sent => (event.local, event.remote),
         Direction::Received => (event.remote, event.local),
     };
-    Key {
-        netns: if receiver.addr.is_loopback() || sender.addr.is_loopback() {
-            event.netns.unwrap_or(0)
-        } else {
-            0
-        },
-        sender,
-        receiver,
-    }
+    let netns = if receiver.addr.is_loopback() || sender.addr.is_loopback() {
+        event.netns.unwrap_or(0)
+    } else {
+        0
+    };
+    Key::new(netns, sender, receiver)
 }
 
 #[cfg(test)]

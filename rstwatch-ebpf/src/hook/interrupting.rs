@@ -16,7 +16,7 @@ use rstwatch_common::stats::Stat;
 
 use crate::maps;
 
-/// 1 while the first program is telling of a reset on this CPU.
+/// 1 while the first program is telling of a reset on this CPU, 2 while the second is in the middle of that.
 #[map]
 static TELLING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -26,6 +26,7 @@ static TELLING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// counts it as skipped.
 #[inline(always)]
 pub fn interruptible(tell: impl FnOnce()) {
+    maps::count_alone(Stat::Sent);
     say(1);
     tell();
     say(0);
@@ -49,6 +50,17 @@ pub fn interrupting(tell: impl FnOnce()) {
     if unsafe { read_volatile(telling) } == 0 {
         return;
     }
-    maps::count(Stat::Interrupting);
+    maps::count_alone(Stat::Interrupting);
+    say(2);
     tell();
+    say(1);
+}
+
+/// Whether this is the second program: what the first one counts alone it must not add to.
+#[inline(always)]
+pub fn is_second() -> bool {
+    // SAFETY: the map gave the pointer.
+    TELLING
+        .get_ptr_mut(0)
+        .is_some_and(|telling| unsafe { read_volatile(telling) } == 2)
 }

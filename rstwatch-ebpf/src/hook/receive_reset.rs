@@ -21,7 +21,7 @@ use crate::{
 /// The hook. `sock` is a full TCP socket, in its state before the reset.
 #[inline(always)]
 pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
-    maps::count(Stat::Received);
+    maps::count_alone(Stat::Received);
     if sock.is_null() {
         return;
     }

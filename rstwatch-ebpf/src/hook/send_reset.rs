@@ -49,7 +49,6 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
     skb: KernelPtr,
     reason: Option<u32>,
 ) {
-    maps::count(Stat::Sent);
     let mut scratch = Scratch::EMPTY;
     if sock.is_null() {
         if !skb.is_null() {

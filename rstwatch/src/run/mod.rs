@@ -265,7 +265,7 @@ impl Run {
             return Ok(None);
         }
         Ok(Some(Counted {
-            sent: self.tracer.stat(Stat::Sent)?,
+            sent: self.tracer.stat(Stat::Sent)? + self.tracer.stat(Stat::Interrupting)?,
             received: self
                 .tracer
                 .stat(Stat::Received)?
