@@ -60,7 +60,7 @@ use crate::memory::{Direct, Probe};
 #[btf_tracepoint(function = "tcp_send_reset")]
 #[inline(always)]
 pub fn btf_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
-    hook::interruptible(|| btf_sent(&ctx));
+    hook::interruptible(|| btf_sent::<false>(&ctx));
     0
 }
 
@@ -68,16 +68,16 @@ pub fn btf_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
 #[btf_tracepoint(function = "tcp_send_reset")]
 #[inline(always)]
 pub fn btf_interrupting_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
-    hook::interrupting(|| btf_sent(&ctx));
+    hook::interrupting(|| btf_sent::<true>(&ctx));
     0
 }
 
 #[inline(always)]
-fn btf_sent(ctx: &BtfTracePointContext) {
+fn btf_sent<const SECOND: bool>(ctx: &BtfTracePointContext) {
     // The verifier rejects a third argument where the tracepoint has two; it prunes the read when
     // the read-only global says so.
     let reason = globals::has_reason().then(|| ctx.arg::<u32>(2));
-    hook::send_reset::<Direct, _>(ctx, ctx.arg(0), ctx.arg(1), reason);
+    hook::send_reset::<Direct, _, SECOND>(ctx, ctx.arg(0), ctx.arg(1), reason);
 }
 
 /// `tcp_receive_reset(sk)`: a RST arrived, or data for a closed receiving side.
@@ -108,7 +108,7 @@ pub fn btf_tcp_destroy_sock(ctx: BtfTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 #[inline(always)]
 pub fn raw_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
-    hook::interruptible(|| raw_sent(&ctx));
+    hook::interruptible(|| raw_sent::<false>(&ctx));
     0
 }
 
@@ -116,14 +116,14 @@ pub fn raw_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 #[inline(always)]
 pub fn raw_interrupting_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
-    hook::interrupting(|| raw_sent(&ctx));
+    hook::interrupting(|| raw_sent::<true>(&ctx));
     0
 }
 
 #[inline(always)]
-fn raw_sent(ctx: &RawTracePointContext) {
+fn raw_sent<const SECOND: bool>(ctx: &RawTracePointContext) {
     let reason = globals::has_reason().then(|| ctx.arg::<u32>(2));
-    hook::send_reset::<Probe, _>(ctx, ctx.arg(0), ctx.arg(1), reason);
+    hook::send_reset::<Probe, _, SECOND>(ctx, ctx.arg(0), ctx.arg(1), reason);
 }
 
 /// As [`btf_tcp_receive_reset`].

@@ -18,7 +18,7 @@ use rstwatch_common::{
     },
 };
 
-use crate::{hook, maps, memory::spread};
+use crate::{maps, memory::spread};
 
 /// TCP state (`include/net/tcp_states.h`).
 const SYN_SENT: u8 = 2;
@@ -44,9 +44,10 @@ static TALLY_REST: PerCpuHashMap<TallyKey, u64> =
 /// `BPF_NOEXIST`: insert only what is not there yet.
 const NO_EXIST: u64 = 1;
 
-/// Counts a reset that this host sends. `path` is `BY_SEGMENT` or `OF_OWN_ACCORD`.
+/// Counts a reset that this host sends. `path` is `BY_SEGMENT` or `OF_OWN_ACCORD`; `SECOND` is the program that
+/// may be in the middle of the one that counts most of them.
 #[inline(always)]
-pub fn sent(reason: Option<u32>, state: u8, path: u8, local_port: u16) {
+pub fn sent<const SECOND: bool>(reason: Option<u32>, state: u8, path: u8, local_port: u16) {
     let key = TallyKey {
         port: local_port,
         reason: reason.map_or(u16::MAX, |reason| reason as u16),
@@ -55,7 +56,7 @@ pub fn sent(reason: Option<u32>, state: u8, path: u8, local_port: u16) {
         path,
         pad: 0,
     };
-    bump(key, !hook::is_second());
+    bump(key, !SECOND);
 }
 
 /// Counts one that seems to have been received, by a socket in `state`.
@@ -80,7 +81,7 @@ pub fn received(state: u8, tuple: &Tuple) {
 
 /// Takes it back: the socket in `state` had met data and not a RST.
 #[inline(always)]
-pub fn not_received(state: u8, local_port: u16) {
+pub fn not_received<const SECOND: bool>(state: u8, local_port: u16) {
     bump(
         TallyKey {
             port: local_port,
@@ -90,7 +91,7 @@ pub fn not_received(state: u8, local_port: u16) {
             path: BY_SEGMENT,
             pad: 0,
         },
-        !hook::is_second(),
+        !SECOND,
     );
 }
 

@@ -16,7 +16,7 @@ use rstwatch_common::stats::Stat;
 
 use crate::maps;
 
-/// 1 while the first program is telling of a reset on this CPU, 2 while the second is in the middle of that.
+/// 1 while the first program is telling of a reset on this CPU.
 #[map]
 static TELLING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -51,16 +51,5 @@ pub fn interrupting(tell: impl FnOnce()) {
         return;
     }
     maps::count_alone(Stat::Interrupting);
-    say(2);
     tell();
-    say(1);
-}
-
-/// Whether this is the second program: what the first one counts alone it must not add to.
-#[inline(always)]
-pub fn is_second() -> bool {
-    // SAFETY: the map gave the pointer.
-    TELLING
-        .get_ptr_mut(0)
-        .is_some_and(|telling| unsafe { read_volatile(telling) } == 2)
 }

@@ -17,7 +17,7 @@ use rstwatch_common::{
 
 pub use self::{
     destroy_sock::destroy_sock,
-    interrupting::{interruptible, interrupting, is_second},
+    interrupting::{interruptible, interrupting},
     old_send_reset::{IPV4, IPV6, old_send_reset},
     receive_reset::receive_reset,
     send_reset::send_reset,

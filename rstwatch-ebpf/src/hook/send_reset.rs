@@ -41,9 +41,10 @@ impl Scratch {
 }
 
 /// The hook. `sock` is null, a TIME_WAIT socket or a full one; `skb` is the segment, null when the
-/// host resets of its own accord; `reason` is the kernel's, on 6.10 and later.
+/// host resets of its own accord; `reason` is the kernel's, on 6.10 and later. `SECOND` is the program that may be
+/// in the middle of the first.
 #[inline(always)]
-pub fn send_reset<M: Memory, C: EbpfContext>(
+pub fn send_reset<M: Memory, C: EbpfContext, const SECOND: bool>(
     ctx: &C,
     sock: KernelPtr,
     skb: KernelPtr,
@@ -52,7 +53,7 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
     let mut scratch = Scratch::EMPTY;
     if sock.is_null() {
         if !skb.is_null() {
-            without_socket::<M, C>(ctx, sock, skb, reason, 0, &mut scratch);
+            without_socket::<M, C, SECOND>(ctx, sock, skb, reason, 0, &mut scratch);
         }
         return;
     }
@@ -60,7 +61,7 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
     let state = unsafe { socket::state::<M>(sock) };
     if state == TIME_WAIT || state == NEW_SYN_RECV {
         if !skb.is_null() {
-            without_socket::<M, C>(ctx, sock, skb, reason, state, &mut scratch);
+            without_socket::<M, C, SECOND>(ctx, sock, skb, reason, state, &mut scratch);
         }
         return;
     }
@@ -70,15 +71,15 @@ pub fn send_reset<M: Memory, C: EbpfContext>(
         return;
     }
     if skb.is_null() {
-        active::<M, C>(ctx, sock, reason, state, &mut scratch);
+        active::<M, C, SECOND>(ctx, sock, reason, state, &mut scratch);
     } else {
-        answer::<M, C>(ctx, sock, skb, reason, state, &mut scratch);
+        answer::<M, C, SECOND>(ctx, sock, skb, reason, state, &mut scratch);
     }
 }
 
 /// A segment met no socket, or one in TIME_WAIT, of which only the common part may be read.
 #[inline(always)]
-pub(super) fn without_socket<M: Memory, C: EbpfContext>(
+pub(super) fn without_socket<M: Memory, C: EbpfContext, const SECOND: bool>(
     ctx: &C,
     sock: KernelPtr,
     skb: KernelPtr,
@@ -90,7 +91,7 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
         // SAFETY: the hook's `skb` is not null.
         unsafe { segment::fill_tuple::<M>(tuple, skb) };
         if !passes(tuple) {
-            tally::sent(reason, state, BY_SEGMENT, tuple.local_port);
+            tally::sent::<SECOND>(reason, state, BY_SEGMENT, tuple.local_port);
             maps::count(Stat::SentFiltered);
             return;
         }
@@ -98,7 +99,7 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
     let Some(mut slot) = maps::reserve::<SegmentReset>() else {
         // SAFETY: as above.
         unsafe { segment::fill_tuple::<M>(tuple, skb) };
-        tally::sent(reason, state, BY_SEGMENT, tuple.local_port);
+        tally::sent::<SECOND>(reason, state, BY_SEGMENT, tuple.local_port);
         lost(ctx, Stat::LostReset);
         return;
     };
@@ -108,7 +109,7 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext>(
     unsafe {
         let reset = &raw mut (*record).reset;
         fill_reset::<M>(reset, sock as u64, skb, reason, state);
-        tally::sent(reason, state, BY_SEGMENT, (*reset).tuple.local_port);
+        tally::sent::<SECOND>(reason, state, BY_SEGMENT, (*reset).tuple.local_port);
         let (net, inum) = if state == TIME_WAIT {
             // With the helper: the verifier takes the socket for a full one, and 6.1 and 6.6 have a
             // pointer at that offset of a full one.
@@ -162,7 +163,7 @@ unsafe fn submit_late(reset: *const Reset, past: *const SocketEntry) -> bool {
 
 /// A segment met a full socket and is answered with a RST.
 #[inline(always)]
-fn answer<M: Memory, C: EbpfContext>(
+fn answer<M: Memory, C: EbpfContext, const SECOND: bool>(
     ctx: &C,
     sock: KernelPtr,
     skb: KernelPtr,
@@ -175,7 +176,7 @@ fn answer<M: Memory, C: EbpfContext>(
         socket::fill_tuple::<M>(tuple, sock);
         note::<M, C>(ctx, sock, state, tuple, known);
     }
-    tally::sent(reason, state, BY_SEGMENT, tuple.local_port);
+    tally::sent::<SECOND>(reason, state, BY_SEGMENT, tuple.local_port);
     let passes = if state == LISTEN {
         // A listener has no other end.
         if filter::is_on() {
@@ -192,7 +193,7 @@ fn answer<M: Memory, C: EbpfContext>(
     if !passes {
         maps::count(Stat::SentFiltered);
         if none_came && untold {
-            withdraw(known, tuple);
+            withdraw::<SECOND>(known, tuple);
             maps::count(Stat::NotReceivedFiltered);
         }
         return;
@@ -201,13 +202,13 @@ fn answer<M: Memory, C: EbpfContext>(
         lost(ctx, Stat::LostReset);
         // If user space has heard of the other, it goes on to take it for a RST.
         if none_came && untold {
-            withdraw(known, tuple);
+            withdraw::<SECOND>(known, tuple);
             maps::count(Stat::NotReceivedLost);
         }
         return;
     };
     if none_came {
-        withdraw(known, tuple);
+        withdraw::<SECOND>(known, tuple);
         if untold {
             maps::count(Stat::NotReceivedLost);
         }
@@ -240,9 +241,9 @@ fn answer<M: Memory, C: EbpfContext>(
 
 /// Takes back that a RST had been received.
 #[inline(always)]
-fn withdraw(known: &SocketEntry, tuple: &Tuple) {
+fn withdraw<const SECOND: bool>(known: &SocketEntry, tuple: &Tuple) {
     maps::count(Stat::NotReceived);
-    tally::not_received(known.prev_state, tuple.local_port);
+    tally::not_received::<SECOND>(known.prev_state, tuple.local_port);
 }
 
 /// Whether user space wants to hear of the connection that a segment belongs to. What could not be
@@ -254,7 +255,7 @@ fn passes(tuple: &Tuple) -> bool {
 
 /// The host resets a connection of its own accord.
 #[inline(always)]
-fn active<M: Memory, C: EbpfContext>(
+fn active<M: Memory, C: EbpfContext, const SECOND: bool>(
     ctx: &C,
     sock: KernelPtr,
     reason: Option<u32>,
@@ -267,7 +268,7 @@ fn active<M: Memory, C: EbpfContext>(
         socket::fill_tuple::<M>(tuple, sock);
         note::<M, C>(ctx, sock, state, tuple, known);
     }
-    tally::sent(reason, state, OF_OWN_ACCORD, tuple.local_port);
+    tally::sent::<SECOND>(reason, state, OF_OWN_ACCORD, tuple.local_port);
     if !filter::admits(tuple) {
         maps::count(Stat::SentFiltered);
         return;
