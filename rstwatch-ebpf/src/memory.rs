@@ -40,6 +40,9 @@ pub trait Memory {
     /// The full TCP socket behind `sock`, as a pointer from which the fields of `tcp_sock` and its
     /// embedded structures can be read; null when it is none.
     ///
+    /// Pointers among the fields of `sock` itself are better read through it too: through an argument of the
+    /// hook they keep newer verifiers busy for long (`check_ptr_to_btf_access`, `kernel/bpf/verifier.c`).
+    ///
     /// # Safety
     ///
     /// `sock` must be a non-null socket argument of the hook.
