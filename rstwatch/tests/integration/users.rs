@@ -17,18 +17,23 @@ use rstwatch::scenario::netns::Netns;
 
 use crate::tracer::{Scratch, Tracer, binary, calm};
 
-#[test]
-fn an_owner_has_the_user_of_its_process() {
-    const USERS: [u32; 4] = [0, 1, 1_000, 65_534];
-    let _calm = calm();
-    let netns = Netns::new().expect("a namespace");
+/// Traces the resets that are received in a namespace.
+fn received_in(netns: &Netns) -> Tracer {
     let scratch = Scratch::new();
     let mut command = Command::new(binary());
     command
         .args(["-j", "--netns", &netns.inode().to_string()])
         .arg("--received")
         .stdout(File::create(scratch.path("stdout")).expect("a file"));
-    let mut tracer = Tracer::spawn(command, scratch);
+    Tracer::spawn(command, scratch)
+}
+
+#[test]
+fn an_owner_has_the_user_of_its_process() {
+    const USERS: [u32; 4] = [0, 1, 1_000, 65_534];
+    let _calm = calm();
+    let netns = Netns::new().expect("a namespace");
+    let mut tracer = received_in(&netns);
     for user in USERS {
         let status = netns
             .run(move || {
@@ -58,13 +63,7 @@ fn an_owner_has_the_user_that_its_thread_has_just_become() {
     const USERS: [u32; 6] = [0, 1_000, 0, 65_534, 1_000, 1];
     let _calm = calm();
     let netns = Netns::new().expect("a namespace");
-    let scratch = Scratch::new();
-    let mut command = Command::new(binary());
-    command
-        .args(["-j", "--netns", &netns.inode().to_string()])
-        .arg("--received")
-        .stdout(File::create(scratch.path("stdout")).expect("a file"));
-    let mut tracer = Tracer::spawn(command, scratch);
+    let mut tracer = received_in(&netns);
     // One right after the other, by a thread that the others of this process do not follow.
     netns
         .run(move || {
