@@ -69,6 +69,12 @@ impl Tracing {
 }
 
 impl Case {
+    /// Whether all that there is of the tracer are its hooks, while its reader sleeps: then they can be attached
+    /// and detached while the load goes on.
+    pub(super) fn is_hooks_alone(&self) -> bool {
+        self.load.resets_each() == 0 || self.tracing == Filtered
+    }
+
     /// The name on the command line and in JSON.
     pub(super) fn name(&self) -> String {
         format!("{}-{}", self.load.name(), self.tracing.name())

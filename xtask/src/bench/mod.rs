@@ -35,7 +35,7 @@ use self::{
     programs::{Counting, attached_in, times_in},
     report::Conditions,
     rival::Bpftrace,
-    tracer::Tracers,
+    tracer::{Tracer, Tracers},
 };
 use crate::{
     build, command,
@@ -198,20 +198,15 @@ impl Bench {
         let mut pairs = Vec::new();
         for pair in 0..case.pairs {
             let mut loaded = self.load(case.load)?;
-            if case.load.resets_each() == 0 {
-                pairs.push(self.by_turns(case, &mut loaded)?);
-                loaded.end()?;
-                continue;
-            }
             // Each goes first as often, so that what drifts meets both alike.
-            let pair = if pair % 2 == 0 {
+            let pair = if case.is_hooks_alone() {
+                self.by_turns(case, &mut loaded)?
+            } else if pair % 2 == 0 {
                 let without = self.untraced(&mut loaded)?;
-                let with = self.traced(case, &mut loaded)?;
-                Pair { without, with }
+                Pair::new(without, self.traced(case, &mut loaded)?)
             } else {
-                let with = self.traced(case, &mut loaded)?;
-                let without = self.untraced(&mut loaded)?;
-                Pair { without, with }
+                let traced = self.traced(case, &mut loaded)?;
+                Pair::new(self.untraced(&mut loaded)?, traced)
             };
             loaded.end()?;
             pairs.push(pair);
@@ -224,22 +219,27 @@ impl Bench {
         Loaded::start(&self.own, load)
     }
 
-    /// Lets it work for the time of a run.
-    fn work(&self, loaded: &mut Loaded) -> Result<Done> {
+    /// Lets it work for so many seconds.
+    fn work(loaded: &mut Loaded, seconds: f64) -> Result<Done> {
         thread::sleep(QUIET);
-        loaded.work(self.seconds)
+        loaded.work(seconds)
     }
 
     /// As with a tracer, but for the tracer: the memory for its output is taken too.
     fn untraced(&self, loaded: &mut Loaded) -> Result<Done> {
         let _files = self.tracers.files()?;
-        self.work(loaded)
+        Self::work(loaded, self.seconds)
     }
 
     fn traced(&self, case: Case, loaded: &mut Loaded) -> Result<Traced> {
         let tracer = self.tracers.start(case.tracing, self.tracers.files()?)?;
+        Self::watch(tracer, case, loaded, self.seconds)
+    }
+
+    /// Has a tracer see so many seconds of the load, and ends it.
+    fn watch(tracer: Tracer, case: Case, loaded: &mut Loaded, seconds: f64) -> Result<Traced> {
         let ready = tracer.ready;
-        let done = self.work(loaded)?;
+        let done = Self::work(loaded, seconds)?;
         let used = tracer.caught_up()?;
         let seen = tracer.end(case.load, &done)?;
         Ok(Traced {
@@ -252,29 +252,24 @@ impl Bench {
         })
     }
 
-    /// A load without resets, whose price is small: all that there is of a tracer then are its hooks, while
-    /// its reader sleeps. So the tracer is started, found to see the load, and ended but for its programs,
-    /// which the load attaches and detaches several times a second.
+    /// What costs as much as the tracer's hooks do, which is little: so the tracer is started, found to see the
+    /// load, and ended but for its programs, which the load attaches and detaches several times a second.
     fn by_turns(&self, case: Case, loaded: &mut Loaded) -> Result<Pair> {
         let tracer = self.tracers.start(case.tracing, self.tracers.files()?)?;
-        let ready = tracer.ready;
         loaded.hold(attached_in(&tracer.files()?))?;
-        let done = loaded.work(TURN.as_secs_f64())?;
-        let used = tracer.caught_up()?;
-        let seen = tracer.end(case.load, &done)?;
+        // Without resets it has nothing to count.
+        let seconds = match case.load.resets_each() {
+            0 => TURN.as_secs_f64(),
+            _ => self.seconds,
+        };
+        let traced = Self::watch(tracer, case, loaded, seconds)?;
         thread::sleep(QUIET);
         let turns = Duration::from_secs_f64(self.seconds).as_millis() / TURN.as_millis();
         let [without, with] = loaded.take_turns(turns as u32, TURN.as_secs_f64())?;
         Ok(Pair {
             without,
-            with: Traced {
-                done: with,
-                seen,
-                ready_ms: ready.as_secs_f64() * 1e3,
-                user_s: used.user_s,
-                system_s: used.system_s,
-                peak_mib: used.peak_mib,
-            },
+            with,
+            traced,
         })
     }
 
@@ -283,7 +278,7 @@ impl Bench {
         let mut loaded = self.load(case.load)?;
         let tracer = self.tracers.start(case.tracing, self.tracers.files()?)?;
         let counting = Counting::begin()?;
-        let done = self.work(&mut loaded)?;
+        let done = Self::work(&mut loaded, self.seconds)?;
         let hooks = times_in(&tracer.files()?);
         drop(counting);
         tracer.caught_up()?;

@@ -16,10 +16,10 @@ pub(super) struct Seen {
     pub(super) lost: u64,
 }
 
-/// What a traced run was like.
+/// What a run with a tracer was like.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Traced {
-    /// What the load did.
+    /// What the load did meanwhile.
     pub(super) done: Done,
     /// What the tracer saw, in every network namespace.
     pub(super) seen: Seen,
@@ -36,7 +36,20 @@ pub(super) struct Traced {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Pair {
     pub(super) without: Done,
-    pub(super) with: Traced,
+    /// What its rate with a tracer is told by: the traced run, or, by turns, what came after it.
+    pub(super) with: Done,
+    pub(super) traced: Traced,
+}
+
+impl Pair {
+    /// Of a run without a tracer and one with it.
+    pub(super) fn new(without: Done, traced: Traced) -> Self {
+        Self {
+            without,
+            with: traced.done,
+            traced,
+        }
+    }
 }
 
 /// What BPF programs took in a run of their own.
@@ -80,7 +93,7 @@ impl Outcome {
 
     /// The same with it.
     pub(super) fn with(&self) -> Option<Spread> {
-        Spread::of(self.pairs.iter().map(|pair| pair.with.done.rate()))
+        Spread::of(self.pairs.iter().map(|pair| pair.with.rate()))
     }
 
     /// One over the other, of each pair.
@@ -88,13 +101,13 @@ impl Outcome {
         Spread::of(
             self.pairs
                 .iter()
-                .map(|pair| pair.with.done.rate() / pair.without.rate()),
+                .map(|pair| pair.with.rate() / pair.without.rate()),
         )
     }
 
     /// Resets of which the detail was lost, in all runs.
     pub(super) fn lost(&self) -> u64 {
-        self.pairs.iter().map(|pair| pair.with.seen.lost).sum()
+        self.pairs.iter().map(|pair| pair.traced.seen.lost).sum()
     }
 
     /// Resets that the load brought about, in all runs: as many as were sent, and as many again
@@ -104,14 +117,14 @@ impl Outcome {
     }
 
     fn resets_of(&self, pair: &Pair) -> u64 {
-        self.case.load.resets_each() * pair.with.done.out_rsts
+        self.case.load.resets_each() * pair.traced.done.out_rsts
     }
 
     /// Resets that the tracer saw sent, anywhere, in per cent of those that the load sent.
     #[expect(clippy::cast_precision_loss, reason = "no load makes 2^52 resets")]
     pub(super) fn sent_seen(&self) -> Option<f64> {
         let sum = |sent: fn(&Traced) -> u64| -> u64 {
-            self.pairs.iter().map(|pair| sent(&pair.with)).sum()
+            self.pairs.iter().map(|pair| sent(&pair.traced)).sum()
         };
         let seen = sum(|traced| traced.seen.sent);
         let sent = sum(|traced| traced.done.out_rsts);
@@ -133,18 +146,18 @@ impl Outcome {
     fn a_million(&self, seconds: fn(&Traced) -> f64) -> Option<Spread> {
         Spread::of(self.pairs.iter().filter_map(|pair| {
             let resets = self.resets_of(pair);
-            (resets > 0).then(|| seconds(&pair.with) * 1e6 / resets as f64)
+            (resets > 0).then(|| seconds(&pair.traced) * 1e6 / resets as f64)
         }))
     }
 
     /// Until every hook was attached, in milliseconds.
     pub(super) fn ready_ms(&self) -> Option<Spread> {
-        Spread::of(self.pairs.iter().map(|pair| pair.with.ready_ms))
+        Spread::of(self.pairs.iter().map(|pair| pair.traced.ready_ms))
     }
 
     /// Peak resident memory, in MiB.
     pub(super) fn peak_mib(&self) -> Option<Spread> {
-        Spread::of(self.pairs.iter().map(|pair| pair.with.peak_mib))
+        Spread::of(self.pairs.iter().map(|pair| pair.traced.peak_mib))
     }
 }
 
@@ -167,7 +180,7 @@ pub(super) mod fixture {
     /// The case `name`, in one pair at half the rate.
     pub(in crate::bench) fn outcome(name: &str) -> Outcome {
         let case = chosen(&[name.to_owned()], true).expect("a case")[0];
-        let with = Traced {
+        let traced = Traced {
             done: done(1000, 1000),
             seen: Seen {
                 sent: 1000,
@@ -181,10 +194,7 @@ pub(super) mod fixture {
         };
         Outcome {
             case,
-            pairs: vec![Pair {
-                without: done(2000, 2000),
-                with,
-            }],
+            pairs: vec![Pair::new(done(2000, 2000), traced)],
             bpf: BpfTime {
                 done: done(100, 100),
                 hooks: vec![
@@ -222,6 +232,14 @@ mod tests {
         assert_eq!(outcome.bpf.of("tcp_send_reset"), Some(450.0));
         assert_eq!(outcome.bpf.of("tcp_destroy_sock"), None);
         assert_eq!(outcome.bpf.a_connection(), Some(750.0));
+    }
+
+    #[test]
+    fn rates_by_turns_are_not_those_of_the_traced_run() {
+        let mut outcome = fixture::outcome("refused-filtered");
+        outcome.pairs[0].with = fixture::done(1900, 0);
+        assert_eq!(outcome.ratio().map(|ratio| ratio.median), Some(0.95));
+        assert_eq!((outcome.resets(), outcome.lost()), (2000, 10));
     }
 
     #[test]

@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(json["conditions"]["rival"], "bpftrace v0.27.1");
         assert_eq!(json["cases"][0]["case"], "refused-json");
         assert_eq!(json["cases"][0]["ratio"]["median"], 0.5);
-        assert_eq!(json["cases"][1]["pairs"][0]["with"]["seen"]["lost"], 10);
+        assert_eq!(json["cases"][1]["pairs"][0]["traced"]["seen"]["lost"], 10);
         assert_eq!(
             json["cases"][0]["bpf"]["hooks"][1]["hook"],
             "tcp_send_reset"
