@@ -4,10 +4,13 @@
 
 use std::fmt;
 
-use super::idle::{IdleLimit, TOLERANCE_PERCENT};
+use super::{
+    idle::{IdleLimit, TOLERANCE_PERCENT},
+    prose::{Bytes, Piece, Prose, Seconds, Signal, Waiting, display, say},
+};
 use crate::event::{Actor, Comm, Ended, Listening, Path, Reason, Segment, TcpFlags, TcpState};
 
-/// One piece of evidence. [`fmt::Display`] gives the line that an operator reads.
+/// One piece of evidence. [`Fact::tell`] gives the line that an operator reads, and so does [`fmt::Display`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact {
     /// The kernel's own reason.
@@ -134,16 +137,22 @@ impl End {
     }
 }
 
-impl fmt::Display for End {
+impl Piece for End {
     /// Completes "the process".
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn tell(self, to: &mut impl Prose) {
         match self {
-            Self::Closed => f.write_str("closed it"),
-            Self::Exited(None) => f.write_str("exited"),
-            Self::Exited(Some(status)) => write!(f, "exited with status {status}"),
-            Self::Killed(signal) => write!(f, "was killed by {}", Signal(*signal)),
-            Self::OomKilled => f.write_str("was killed by the OOM killer"),
+            Self::Closed => to.words("closed it"),
+            Self::Exited(None) => to.words("exited"),
+            Self::Exited(Some(status)) => say!(to; "exited with status ", status),
+            Self::Killed(signal) => say!(to; "was killed by ", Signal(signal)),
+            Self::OomKilled => to.words("was killed by the OOM killer"),
         }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        display(f, |to| self.tell(to))
     }
 }
 
@@ -205,93 +214,86 @@ impl Fact {
 
 impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        display(f, |to| self.tell(to))
+    }
+}
+
+impl Fact {
+    /// Gives `to` the line that an operator reads.
+    pub fn tell(&self, to: &mut impl Prose) {
         match *self {
-            Self::Reason(reason) => {
-                f.write_str("kernel reason ")?;
-                f.write_str(reason.name())
-            }
-            Self::NoReason => f.write_str("this kernel names no reason for such a reset"),
-            Self::NoSocket => f.write_str("the segment met no socket"),
-            Self::Listener => f.write_str("the segment met a listening socket"),
+            Self::Reason(reason) => say!(to; "kernel reason ", reason.name()),
+            Self::NoReason => to.words("this kernel names no reason for such a reset"),
+            Self::NoSocket => to.words("the segment met no socket"),
+            Self::Listener => to.words("the segment met a listening socket"),
             Self::Backlog(waiting, limit) => {
-                write!(f, "{} to be accepted, limit {limit}", Waiting(waiting))
+                say!(to; Waiting(waiting), " to be accepted, limit ", limit);
             }
             Self::TimeWait(state) => {
-                let state = state.name();
-                write!(
-                    f,
-                    "the segment met a TIME_WAIT socket in its {state} sub-state"
-                )
+                say!(to; "the segment met a TIME_WAIT socket in its ", state.name(), " sub-state");
             }
-            Self::State(state) => {
-                f.write_str("state ")?;
-                f.write_str(state.name())?;
-                f.write_str(" before the reset")
-            }
-            Self::Segment(flags, 0) => write!(f, "segment {flags} without data"),
-            Self::Segment(flags, payload) => write!(f, "segment {flags} with {}", Bytes(payload)),
-            Self::Unread(bytes) => write!(f, "{} in the receive queue at close", Bytes(bytes)),
-            Self::Unacked(bytes) => write!(f, "{} sent and not acknowledged", Bytes(bytes)),
-            Self::Linger(seconds) => write!(f, "SO_LINGER on with {seconds} s"),
-            Self::NoFinWait2 => f.write_str("TCP_LINGER2 negative: no wait for the peer's FIN"),
-            Self::Shutdown { receive, send } => f.write_str(match (receive, send) {
+            Self::State(state) => say!(to; "state ", state.name(), " before the reset"),
+            Self::Segment(flags, 0) => say!(to; "segment ", flags, " without data"),
+            Self::Segment(flags, payload) => say!(to; "segment ", flags, " with ", Bytes(payload)),
+            Self::Unread(bytes) => say!(to; Bytes(bytes), " in the receive queue at close"),
+            Self::Unacked(bytes) => say!(to; Bytes(bytes), " sent and not acknowledged"),
+            Self::Linger(seconds) => say!(to; "SO_LINGER on with ", seconds, " s"),
+            Self::NoFinWait2 => to.words("TCP_LINGER2 negative: no wait for the peer's FIN"),
+            Self::Shutdown { receive, send } => to.words(match (receive, send) {
                 (true, true) => "both directions shut down",
                 (true, false) => "receiving side shut down",
                 (false, true) => "sending side shut down",
                 (false, false) => "neither direction shut down",
             }),
-            Self::Orphan => f.write_str("no process held the socket any more"),
-            Self::Mptcp => f.write_str("subflow of a multipath TCP connection"),
-            Self::Path(path) => f.write_str(path_line(path)),
-            Self::Probes(1) => f.write_str("1 probe without an answer"),
-            Self::Probes(probes) => write!(f, "{probes} probes without an answer"),
-            Self::Heard(ns) => write!(f, "peer last heard {} before", Seconds(ns)),
-            Self::Sent(ns) => write!(f, "data last sent {} before", Seconds(ns)),
+            Self::Orphan => to.words("no process held the socket any more"),
+            Self::Mptcp => to.words("subflow of a multipath TCP connection"),
+            Self::Path(path) => to.words(path_line(path)),
+            Self::Probes(1) => to.words("1 probe without an answer"),
+            Self::Probes(probes) => say!(to; probes, " probes without an answer"),
+            Self::Heard(ns) => say!(to; "peer last heard ", Seconds(ns), " before"),
+            Self::Sent(ns) => say!(to; "data last sent ", Seconds(ns), " before"),
             Self::Past {
                 ended,
                 closed_ago_ns,
                 lasted_ns,
                 state,
             } => {
-                f.write_str(ended_line(ended))?;
+                to.words(ended_line(ended));
                 if let Some(ns) = closed_ago_ns {
-                    write!(f, " {} before", Seconds(ns))?;
+                    say!(to; " ", Seconds(ns), " before");
                 }
                 if let Some(ns) = lasted_ns {
-                    write!(f, ", after {}", Seconds(ns))?;
+                    say!(to; ", after ", Seconds(ns));
                 }
-                match state {
-                    Some(state) => write!(f, ", in state {}", state.name()),
-                    None => Ok(()),
+                if let Some(state) = state {
+                    say!(to; ", in state ", state.name());
                 }
             }
-            Self::Listened { comm, pid, ended } => match ended {
-                Some((end, ago_ns)) => write!(
-                    f,
-                    "{comm}[{pid}] listened on this port and {end} {} before",
-                    Seconds(ago_ns)
-                ),
-                None => write!(f, "{comm}[{pid}] listens on this port at another address"),
-            },
-            Self::Ending(end) => write!(f, "the process {end}"),
-            Self::NotAccepted => f.write_str("no process had accepted the connection"),
-            Self::Destroyer { comm, pid } => write!(f, "destroyed by {comm}[{pid}]"),
-            Self::Idle(ns) => write!(f, "idle for {} before data was sent", Seconds(ns)),
-            Self::IdleLimit(limit) => write!(
-                f,
-                "possibly the idle limit of {} s (within {TOLERANCE_PERCENT} %): {}",
-                limit.seconds, limit.whose
+            Self::Listened { comm, pid, ended } => {
+                say!(to; comm, "[", pid);
+                match ended {
+                    Some((end, ago_ns)) => {
+                        say!(to; "] listened on this port and ", end, " ", Seconds(ago_ns), " before");
+                    }
+                    None => to.words("] listens on this port at another address"),
+                }
+            }
+            Self::Ending(end) => say!(to; "the process ", end),
+            Self::NotAccepted => to.words("no process had accepted the connection"),
+            Self::Destroyer { comm, pid } => say!(to; "destroyed by ", comm, "[", pid, "]"),
+            Self::Idle(ns) => say!(to; "idle for ", Seconds(ns), " before data was sent"),
+            Self::IdleLimit(limit) => say!(
+                to; "possibly the idle limit of ", limit.seconds, " s (within ", TOLERANCE_PERCENT, " %): ",
+                limit.whose,
             ),
-            Self::UserTimeout(ms) => write!(f, "TCP_USER_TIMEOUT of {ms} ms"),
-            Self::Scan(ports) => write!(
-                f,
-                "its sender tried {ports} closed ports within {} s",
-                crate::scan::WINDOW.as_secs()
+            Self::UserTimeout(ms) => say!(to; "TCP_USER_TIMEOUT of ", ms, " ms"),
+            Self::Scan(ports) => say!(
+                to; "its sender tried ", ports, " closed ports within ", crate::scan::WINDOW.as_secs(), " s",
             ),
-            Self::Peer(cause) => write!(f, "the other end is on this host: {cause}"),
-            Self::Booted(seconds) => write!(f, "this host booted {seconds} s before"),
+            Self::Peer(cause) => say!(to; "the other end is on this host: ", cause),
+            Self::Booted(seconds) => say!(to; "this host booted ", seconds, " s before"),
             Self::HostOrFirewall => {
-                f.write_str("the peer and a firewall before it cannot be told apart")
+                to.words("the peer and a firewall before it cannot be told apart");
             }
         }
     }
@@ -319,78 +321,6 @@ const fn path_line(path: Path) -> &'static str {
         Path::WriteTimer => "kernel stack: retransmission timer (tcp_write_timer)",
         Path::Mptcp => "kernel stack: multipath TCP (mptcp_*)",
         Path::Unknown => "the kernel stack does not tell what the kernel was doing",
-    }
-}
-
-/// A number of bytes: `1 byte`, `64 bytes`.
-pub(crate) struct Bytes(pub(crate) u32);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {}",
-            self.0,
-            if self.0 == 1 { "byte" } else { "bytes" }
-        )
-    }
-}
-
-/// Connections in a queue: `1 connection waits`, `2 connections wait`.
-pub(crate) struct Waiting(pub(crate) u32);
-
-impl fmt::Display for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            1 => f.write_str("1 connection waits"),
-            count => write!(f, "{count} connections wait"),
-        }
-    }
-}
-
-/// Nanoseconds as a person reads them: `0.2 ms`, `12 ms`, `3.4 s`, `61 s`.
-pub(crate) struct Seconds(pub(crate) u64);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MS: u64 = 1_000_000;
-        match self.0 {
-            ns if ns < 10 * MS => write!(f, "{}.{} ms", ns / MS, ns % MS / 100_000),
-            ns if ns < 1_000 * MS => write!(f, "{} ms", ns / MS),
-            ns if ns < 60_000 * MS => {
-                write!(f, "{}.{} s", ns / 1_000 / MS, ns / (100 * MS) % 10)
-            }
-            ns => write!(f, "{} s", ns / 1_000 / MS),
-        }
-    }
-}
-
-/// A signal by its name on x86 and Arm (`include/uapi/asm-generic/signal.h`), else by its number.
-pub(crate) struct Signal(pub(crate) u8);
-
-impl fmt::Display for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            1 => "SIGHUP",
-            2 => "SIGINT",
-            3 => "SIGQUIT",
-            4 => "SIGILL",
-            5 => "SIGTRAP",
-            6 => "SIGABRT",
-            7 => "SIGBUS",
-            8 => "SIGFPE",
-            9 => "SIGKILL",
-            10 => "SIGUSR1",
-            11 => "SIGSEGV",
-            12 => "SIGUSR2",
-            13 => "SIGPIPE",
-            14 => "SIGALRM",
-            15 => "SIGTERM",
-            24 => "SIGXCPU",
-            25 => "SIGXFSZ",
-            31 => "SIGSYS",
-            other => return write!(f, "signal {other}"),
-        })
     }
 }
 
@@ -571,23 +501,6 @@ mod tests {
         ];
         for (fact, line) in cases {
             assert_eq!(fact.to_string(), line);
-        }
-    }
-
-    #[test]
-    fn times_are_short() {
-        let cases = [
-            (0, "0.0 ms"),
-            (1_540_000, "1.5 ms"),
-            (12_900_000, "12 ms"),
-            (999_999_999, "999 ms"),
-            (1_000_000_000, "1.0 s"),
-            (59_990_000_000, "59.9 s"),
-            (60_000_000_000, "60 s"),
-            (u64::MAX, "18446744073 s"),
-        ];
-        for (ns, text) in cases {
-            assert_eq!(Seconds(ns).to_string(), text);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! - [`idle`]: after which silence common middleboxes and servers drop a connection.
 //! - [`catalogue`]: what each cause means and what to look at next; data, written once.
 //! - [`sentence`]: the one sentence that an operator reads.
+//! - [`prose`]: the pieces that it and the evidence are put together of.
 //!
 //! Everything here is a function of values: nothing reads the system or the clock, and nothing
 //! allocates. Who owns the connection is decided before, and what is shown after.
@@ -12,6 +13,7 @@
 pub mod catalogue;
 pub mod fact;
 pub mod idle;
+pub mod prose;
 pub mod rules;
 pub mod sentence;
 
@@ -21,8 +23,9 @@ use arrayvec::ArrayVec;
 
 pub use self::{
     fact::Fact,
+    prose::Prose,
     rules::{answers::SCAN_PORTS, classify, judge},
-    sentence::{Prose, summary, tell},
+    sentence::{summary, tell},
 };
 use crate::{event::Reason, kernel::reasons};
 

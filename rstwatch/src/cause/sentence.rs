@@ -6,11 +6,12 @@ use std::fmt;
 
 use super::{
     CauseId, Fact, SCAN_PORTS, Verdict,
-    fact::{Bytes, End, Seconds, Waiting},
+    fact::End,
+    prose::{Bytes, Piece, Prose, Seconds, Waiting, Who, display, say},
     rules::silence_ns,
 };
 use crate::event::{
-    Actor, Direction, Ended, Endpoint, Event, Peer, Process, Socket, TcpFlags, TcpState, Trigger,
+    Actor, Direction, Ended, Event, Peer, Segment, Socket, TcpFlags, TcpState, Trigger,
 };
 
 /// One sentence without a full stop, with the process and the numbers in it. Strings from other
@@ -19,427 +20,331 @@ pub fn summary<'a>(event: &'a Event, verdict: &'a Verdict) -> impl fmt::Display 
     Sentence { event, verdict }
 }
 
+/// Gives `to` the pieces of the [`summary`].
+pub fn tell(event: &Event, verdict: &Verdict, to: &mut impl Prose) {
+    Sentence { event, verdict }.tell(to);
+}
+
+#[derive(Clone, Copy)]
 struct Sentence<'a> {
     event: &'a Event,
     verdict: &'a Verdict,
 }
 
-/// What takes the words of a [`summary`] one after the other.
-pub trait Prose {
-    /// Words of this program.
-    fn words(&mut self, words: &'static str);
-    /// One end of a connection.
-    fn end(&mut self, end: Endpoint);
-    /// A number.
-    fn number(&mut self, number: u64);
-    /// A process as `name[pid]`.
-    fn process(&mut self, process: &Process);
-}
-
-/// Gives `to` the words of the [`summary`], if it is one of those that most storms are made of: so they are
-/// written without formatting. Returns whether it is; if not, nothing was given.
-pub fn tell(event: &Event, verdict: &Verdict, to: &mut impl Prose) -> bool {
-    let owner = event.owner.as_ref().map(|owner| &owner.process);
-    match (verdict.id, event.trigger) {
-        (CauseId::ClosedPort, Trigger::Segment) => {
-            to.end(event.remote);
-            to.words(" tried to connect to port ");
-            to.number(event.local.port.into());
-            to.words(", where nobody listens");
-            if let Some(ports) = event.scan.filter(|ports| *ports >= SCAN_PORTS) {
-                to.words(": a scan, ");
-                to.number(ports.into());
-                to.words(" closed ports within ");
-                to.number(crate::scan::WINDOW.as_secs());
-                to.words(" s");
-            }
-        }
-        (CauseId::Refused, Trigger::Received) => {
-            to.end(event.remote);
-            to.words(" refused the connection of ");
-            tell_process(owner, to);
-            if let Some(peer) = &event.peer {
-                tell_peer(peer, to);
-            }
-        }
-        _ => return false,
+impl fmt::Display for Sentence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        display(f, |to| self.tell(to))
     }
-    true
 }
 
-fn tell_process(process: Option<&Process>, to: &mut impl Prose) {
-    match process {
-        Some(process) => to.process(process),
-        None => to.words("an unknown process"),
+impl Piece for Sentence<'_> {
+    fn tell(self, to: &mut impl Prose) {
+        match self.event.trigger {
+            Trigger::Segment => self.answer(to),
+            Trigger::Active { .. } => self.abort(to),
+            Trigger::Received => {
+                self.received(to);
+                if let Some(peer) = &self.event.peer {
+                    say!(to; "; ", &**peer);
+                }
+            }
+        }
     }
 }
 
 /// The other end, which is on this host.
-fn tell_peer(peer: &Peer, to: &mut impl Prose) {
-    let owner = peer.owner.as_ref().map(|owner| &owner.process);
-    let actor = (peer.actor.as_ref())
-        .filter(|actor| !actor.kernel_thread)
-        .map(|actor| &actor.process);
-    to.words("; ");
-    match (owner, actor) {
-        (Some(owner), Some(actor)) if owner.pid != actor.pid => {
-            to.process(actor);
-            to.words(" sent it for ");
-            to.process(owner);
-        }
-        (None, None) => to.words("this host sent it"),
-        (owner, actor) => {
-            tell_process(owner.or(actor), to);
-            to.words(" sent it");
-        }
-    }
-    to.words(": ");
-    to.words(peer.cause);
-}
-
-/// Words as they are displayed.
-struct Displayed<'a, 'b> {
-    f: &'a mut fmt::Formatter<'b>,
-    result: fmt::Result,
-}
-
-impl Displayed<'_, '_> {
-    fn display(&mut self, value: impl fmt::Display) {
-        self.result = self.result.and_then(|()| value.fmt(self.f));
-    }
-}
-
-impl Prose for Displayed<'_, '_> {
-    fn words(&mut self, words: &'static str) {
-        self.result = self.result.and_then(|()| self.f.write_str(words));
-    }
-
-    fn end(&mut self, end: Endpoint) {
-        self.display(end);
-    }
-
-    fn number(&mut self, number: u64) {
-        self.display(number);
-    }
-
-    fn process(&mut self, process: &Process) {
-        self.display(Who(Some(process)));
-    }
-}
-
-impl fmt::Display for Sentence<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut displayed = Displayed { f, result: Ok(()) };
-        if tell(self.event, self.verdict, &mut displayed) {
-            return displayed.result;
-        }
-        match self.event.trigger {
-            Trigger::Segment => self.write_answer(f),
-            Trigger::Active { .. } => self.write_abort(f),
-            Trigger::Received => {
-                self.write_received(f)?;
-                let mut displayed = Displayed { f, result: Ok(()) };
-                if let Some(peer) = &self.event.peer {
-                    tell_peer(peer, &mut displayed);
-                }
-                displayed.result
+impl Piece for &Peer {
+    fn tell(self, to: &mut impl Prose) {
+        let owner = self.owner.as_ref().map(|owner| &owner.process);
+        let actor = (self.actor.as_ref())
+            .filter(|actor| !actor.kernel_thread)
+            .map(|actor| &actor.process);
+        match (owner, actor) {
+            (Some(owner), Some(actor)) if owner.pid != actor.pid => {
+                say!(to; Who(Some(actor)), " sent it for ", Who(Some(owner)));
             }
+            (None, None) => to.words("this host sent it"),
+            (owner, actor) => say!(to; Who(owner.or(actor)), " sent it"),
         }
+        say!(to; ": ", self.cause);
     }
 }
 
-impl Sentence<'_> {
-    fn owner(&self) -> Who<'_> {
+impl<'a> Sentence<'a> {
+    fn owner(self) -> Who<'a> {
         Who(self.event.owner.as_ref().map(|owner| &owner.process))
     }
 
-    /// A reset that answered a segment.
-    fn write_answer(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Event { local, remote, .. } = self.event;
-        let port = local.port;
-        let owner = self.owner();
-        match self.verdict.id {
-            CauseId::ListenerGone => {
-                write!(f, "{remote} tried to connect to port {port}, where ")?;
-                match self.event.listener.as_deref() {
-                    Some(listener) => {
-                        write!(f, "{} listened until ", Who(Some(&listener.process)))?;
-                        match &listener.ended {
-                            Some(end) => {
-                                // A forked process may have been the last to hold the listener.
-                                let closer = &end.closer.process;
-                                if closer.pid == listener.process.pid {
-                                    write!(f, "it {}", End::of(&end.closer))?;
-                                } else {
-                                    write!(f, "{} {}", Who(Some(closer)), End::of(&end.closer))?;
-                                }
-                                write!(f, " {} before", Seconds(end.ago_ns))
-                            }
-                            None => f.write_str("lately"),
-                        }
-                    }
-                    None => f.write_str("somebody listened until lately"),
-                }
-            }
-            CauseId::LateSegment | CauseId::ConnectionTimedOut => {
-                self.write_segment(f)?;
-                write!(f, " for a connection that ")?;
-                self.write_past(f)
-            }
-            CauseId::HalfOpen => {
-                self.write_segment(f)?;
-                write!(
-                    f,
-                    " for a connection to port {port} that this host does not know"
-                )?;
-                let booted = self.verdict.facts.iter().find_map(|fact| match fact {
-                    Fact::Booted(seconds) => Some(*seconds),
-                    _ => None,
-                });
-                match booted {
-                    Some(seconds) => write!(f, ": it booted {seconds} s before"),
-                    None => Ok(()),
-                }
-            }
-            CauseId::LateSynAck => {
-                write!(f, "{remote} accepted a connect that ")?;
-                self.write_past(f)
-            }
-            CauseId::Backscatter => write!(
-                f,
-                "{remote} sent a SYN-ACK to port {port}, from where nobody is known to have connected"
-            ),
-            CauseId::AcceptQueueOverflow => {
-                write!(f, "the accept queue of {owner} on port {port} is full")?;
-                match self.event.socket.and_then(|socket| socket.backlog) {
-                    Some((waiting, limit)) => {
-                        write!(f, ": {}, the limit is {limit}", Waiting(waiting))
-                    }
-                    None => Ok(()),
-                }
-            }
-            CauseId::FinWait2Timeout => write!(
-                f,
-                "{owner} had closed the connection and does not wait for {remote} to close it too \
-                 (TCP_LINGER2)"
-            ),
-            CauseId::DataAfterClose => {
-                self.write_segment(f)?;
-                // A socket that a process still holds is shut down, not closed.
-                match self.event.socket {
-                    Some(Socket {
-                        held: true,
-                        orphan: false,
-                        ..
-                    }) => write!(f, " after {owner} had shut the connection down"),
-                    _ => write!(f, " after {owner} had closed the connection"),
-                }
-            }
-            CauseId::BadSegment => self.write_bad_segment(f),
-            CauseId::Mptcp => write!(
-                f,
-                "multipath TCP on port {port} rejected a segment of {remote}{}",
-                Because(self.event)
-            ),
-            _ => self.write_unknown(f),
-        }
-    }
-
-    /// A reset of the host's own accord.
-    fn write_abort(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Event { remote, socket, .. } = self.event;
-        let owner = self.owner();
-        match self.verdict.id {
-            CauseId::ClosedWithUnreadData => {
-                self.write_closing(f)?;
-                f.write_str(" with ")?;
-                self.write_unread(f)
-            }
-            CauseId::LingerAbort => {
-                self.write_closing(f)?;
-                f.write_str(" with SO_LINGER 0")?;
-                self.write_unacked(f)
-            }
-            CauseId::ProcessDied => {
-                self.write_closing(f)?;
-                write!(f, " with the connection to {remote} open, ")?;
-                if self.verdict.facts.contains(&Fact::Linger(0)) {
-                    f.write_str("SO_LINGER 0")?;
-                    self.write_unacked(f)
-                } else {
-                    self.write_unread(f)
-                }
-            }
-            CauseId::ListenerClosed => {
-                let port = self.event.local.port;
-                match self.actor().map(|actor| (End::of(actor), actor)) {
-                    Some((End::Closed, actor)) => {
-                        write!(f, "{} closed its listener", Who(Some(&actor.process)))?;
-                    }
-                    Some((end, actor)) => write!(f, "{} {end}", Who(Some(&actor.process)))?,
-                    None => write!(f, "{owner} ended its listener")?,
-                }
-                write!(f, " before it had accepted {remote} on port {port}")
-            }
-            CauseId::KeepaliveTimeout => {
-                write!(f, "{remote} answered ")?;
-                match socket {
-                    Some(Socket { probes_out: 1, .. }) => {
-                        f.write_str("not the one keepalive probe")?;
-                    }
-                    Some(Socket { probes_out, .. }) if *probes_out > 0 => {
-                        write!(f, "none of {probes_out} keepalive probes")?;
-                    }
-                    _ => f.write_str("no keepalive probe")?,
-                }
-                write!(f, " of {owner}")?;
-                match socket.as_ref().and_then(silence_ns) {
-                    Some(ns) => write!(f, " and was silent for {}", Seconds(ns)),
-                    None => Ok(()),
-                }
-            }
-            CauseId::FinWait2Timeout => {
-                write!(
-                    f,
-                    "{owner} had closed the connection, and {remote} did not close it too"
-                )?;
-                match socket {
-                    Some(Socket {
-                        no_fin_wait2: true, ..
-                    }) => f.write_str(" at once (TCP_LINGER2)"),
-                    _ => f.write_str(" in time"),
-                }
-            }
-            CauseId::OrphanLimit => write!(
-                f,
-                "the kernel has too many closed connections to finish, or no memory for them: it \
-                 gave up that of {owner} with {remote}"
-            ),
-            CauseId::Disconnect => {
-                match self.actor() {
-                    Some(actor) => write!(f, "{}", Who(Some(&actor.process)))?,
-                    None => write!(f, "{owner}")?,
-                }
-                write!(f, " took its socket off {remote} (connect to AF_UNSPEC)")?;
-                self.write_unacked(f)
-            }
-            CauseId::SocketDestroyed => {
-                match self.event.actor.as_ref() {
-                    Some(actor) => write!(f, "{}", Who(Some(&actor.process)))?,
-                    None => f.write_str("somebody")?,
-                }
-                write!(f, " destroyed the connection of {owner} with {remote}")
-            }
-            CauseId::Mptcp => write!(
-                f,
-                "multipath TCP ended a subflow of {owner} to {remote}{}",
-                Because(self.event)
-            ),
-            _ => self.write_unknown(f),
-        }
-    }
-
-    /// A reset that came.
-    fn write_received(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Event { remote, socket, .. } = self.event;
-        let owner = self.owner();
-        match self.verdict.id {
-            CauseId::HandshakeReset => {
-                write!(f, "{remote} reset its unfinished handshake with {owner}")
-            }
-            CauseId::IdleDrop => {
-                write!(f, "{remote} answered {owner} with a reset after")?;
-                let idle = self.verdict.facts.iter().find_map(|fact| match fact {
-                    Fact::Idle(ns) => Some(*ns),
-                    _ => None,
-                });
-                match idle {
-                    Some(ns) => write!(f, " {} of silence", Seconds(ns))?,
-                    None => f.write_str(" a silence")?,
-                }
-                self.write_unacked(f)
-            }
-            CauseId::PeerGone => {
-                write!(f, "{remote} had closed its side when {owner} sent more")?;
-                self.write_unacked(f)
-            }
-            CauseId::ResetDuringClose => {
-                write!(
-                    f,
-                    "{remote} reset the connection after {owner} had closed it"
-                )?;
-                self.write_unacked(f)
-            }
-            CauseId::PeerAborted => {
-                write!(f, "{remote} reset the connection with {owner}")?;
-                if let Some(ns) = socket.as_ref().and_then(silence_ns) {
-                    write!(f, ", last heard {} before", Seconds(ns))?;
-                }
-                self.write_unacked(f)
-            }
-            _ => self.write_unknown(f),
-        }
-    }
-
     /// The actor, when it is an application.
-    fn actor(&self) -> Option<&Actor> {
+    fn actor(self) -> Option<&'a Actor> {
         self.event
             .actor
             .as_ref()
             .filter(|actor| !actor.kernel_thread)
     }
 
-    /// Who closed the connection, and whether it was dying: the actor, when it is an application.
-    fn write_closing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.actor() {
-            Some(actor) => {
-                let who = Who(Some(&actor.process));
-                match End::of(actor) {
-                    End::Closed => write!(f, "{who} closed the connection"),
-                    End::Exited(Some(0)) => write!(f, "{who} exited"),
-                    end => write!(f, "{who} {end}"),
+    /// A reset that answered a segment.
+    fn answer(self, to: &mut impl Prose) {
+        let Event { local, remote, .. } = *self.event;
+        let port = local.port;
+        let owner = self.owner();
+        match self.verdict.id {
+            CauseId::ClosedPort => {
+                say!(to; remote, " tried to connect to port ", port, ", where nobody listens");
+                if let Some(ports) = self.event.scan.filter(|ports| *ports >= SCAN_PORTS) {
+                    let seconds = crate::scan::WINDOW.as_secs();
+                    say!(to; ": a scan, ", ports, " closed ports within ", seconds, " s");
                 }
             }
-            None => write!(f, "{} closed the connection", self.owner()),
+            CauseId::ListenerGone => self.listener_gone(to),
+            CauseId::LateSegment | CauseId::ConnectionTimedOut => {
+                self.segment(to);
+                to.words(" for a connection that ");
+                self.past(to);
+            }
+            CauseId::HalfOpen => {
+                self.segment(to);
+                say!(to; " for a connection to port ", port, " that this host does not know");
+                let booted = self.verdict.facts.iter().find_map(|fact| match fact {
+                    Fact::Booted(seconds) => Some(*seconds),
+                    _ => None,
+                });
+                if let Some(seconds) = booted {
+                    say!(to; ": it booted ", seconds, " s before");
+                }
+            }
+            CauseId::LateSynAck => {
+                say!(to; remote, " accepted a connect that ");
+                self.past(to);
+            }
+            CauseId::Backscatter => say!(
+                to; remote, " sent a SYN-ACK to port ", port, ", from where nobody is known to have connected",
+            ),
+            CauseId::AcceptQueueOverflow => {
+                say!(to; "the accept queue of ", owner, " on port ", port, " is full");
+                if let Some((waiting, limit)) = self.event.socket.and_then(|socket| socket.backlog)
+                {
+                    say!(to; ": ", Waiting(waiting), ", the limit is ", limit);
+                }
+            }
+            CauseId::FinWait2Timeout => say!(
+                to; owner, " had closed the connection and does not wait for ", remote,
+                " to close it too (TCP_LINGER2)",
+            ),
+            CauseId::DataAfterClose => {
+                self.segment(to);
+                // A socket that a process still holds is shut down, not closed.
+                let done = match self.event.socket {
+                    Some(Socket {
+                        held: true,
+                        orphan: false,
+                        ..
+                    }) => " had shut the connection down",
+                    _ => " had closed the connection",
+                };
+                say!(to; " after ", owner, done);
+            }
+            CauseId::BadSegment => self.bad_segment(to),
+            CauseId::Mptcp => {
+                say!(to; "multipath TCP on port ", port, " rejected a segment of ", remote);
+                self.because(to);
+            }
+            _ => self.unknown(to),
         }
     }
 
-    fn write_unread(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.event.socket {
-            Some(Socket { unread, .. }) if unread > 0 => {
-                write!(f, "{} still unread", Bytes(unread))
+    fn listener_gone(self, to: &mut impl Prose) {
+        let Event { local, remote, .. } = *self.event;
+        say!(to; remote, " tried to connect to port ", local.port, ", where ");
+        let Some(listener) = self.event.listener.as_deref() else {
+            return to.words("somebody listened until lately");
+        };
+        say!(to; Who(Some(&listener.process)), " listened until ");
+        match &listener.ended {
+            Some(end) => {
+                // A forked process may have been the last to hold the listener.
+                let closer = &end.closer.process;
+                if closer.pid == listener.process.pid {
+                    to.words("it ");
+                } else {
+                    say!(to; Who(Some(closer)), " ");
+                }
+                say!(to; End::of(&end.closer), " ", Seconds(end.ago_ns), " before");
             }
-            _ => f.write_str("data still unread"),
+            None => to.words("lately"),
+        }
+    }
+
+    /// A reset of the host's own accord.
+    fn abort(self, to: &mut impl Prose) {
+        let Event { remote, socket, .. } = self.event;
+        let remote = *remote;
+        let owner = self.owner();
+        match self.verdict.id {
+            CauseId::ClosedWithUnreadData => {
+                self.closing(to);
+                to.words(" with ");
+                self.unread(to);
+            }
+            CauseId::LingerAbort => {
+                self.closing(to);
+                to.words(" with SO_LINGER 0");
+                self.unacked(to);
+            }
+            CauseId::ProcessDied => {
+                self.closing(to);
+                say!(to; " with the connection to ", remote, " open, ");
+                if self.verdict.facts.contains(&Fact::Linger(0)) {
+                    to.words("SO_LINGER 0");
+                    self.unacked(to);
+                } else {
+                    self.unread(to);
+                }
+            }
+            CauseId::ListenerClosed => {
+                match self.actor().map(|actor| (End::of(actor), &actor.process)) {
+                    Some((End::Closed, actor)) => {
+                        say!(to; Who(Some(actor)), " closed its listener")
+                    }
+                    Some((end, actor)) => say!(to; Who(Some(actor)), " ", end),
+                    None => say!(to; owner, " ended its listener"),
+                }
+                let port = self.event.local.port;
+                say!(to; " before it had accepted ", remote, " on port ", port);
+            }
+            CauseId::KeepaliveTimeout => {
+                say!(to; remote, " answered ");
+                match socket {
+                    Some(Socket { probes_out: 1, .. }) => to.words("not the one keepalive probe"),
+                    Some(Socket { probes_out, .. }) if *probes_out > 0 => {
+                        say!(to; "none of ", *probes_out, " keepalive probes");
+                    }
+                    _ => to.words("no keepalive probe"),
+                }
+                say!(to; " of ", owner);
+                if let Some(ns) = socket.as_ref().and_then(silence_ns) {
+                    say!(to; " and was silent for ", Seconds(ns));
+                }
+            }
+            CauseId::FinWait2Timeout => {
+                let in_time = match socket {
+                    Some(Socket {
+                        no_fin_wait2: true, ..
+                    }) => " at once (TCP_LINGER2)",
+                    _ => " in time",
+                };
+                say!(to; owner, " had closed the connection, and ", remote, " did not close it too", in_time);
+            }
+            CauseId::OrphanLimit => say!(
+                to; "the kernel has too many closed connections to finish, or no memory for them: it gave up \
+                that of ", owner, " with ", remote,
+            ),
+            CauseId::Disconnect => {
+                let who = self
+                    .actor()
+                    .map_or(owner, |actor| Who(Some(&actor.process)));
+                say!(to; who, " took its socket off ", remote, " (connect to AF_UNSPEC)");
+                self.unacked(to);
+            }
+            CauseId::SocketDestroyed => {
+                match self.event.actor.as_ref() {
+                    Some(actor) => say!(to; Who(Some(&actor.process))),
+                    None => to.words("somebody"),
+                }
+                say!(to; " destroyed the connection of ", owner, " with ", remote);
+            }
+            CauseId::Mptcp => {
+                say!(to; "multipath TCP ended a subflow of ", owner, " to ", remote);
+                self.because(to);
+            }
+            _ => self.unknown(to),
+        }
+    }
+
+    /// A reset that came.
+    fn received(self, to: &mut impl Prose) {
+        let Event { remote, socket, .. } = self.event;
+        let remote = *remote;
+        let owner = self.owner();
+        match self.verdict.id {
+            CauseId::Refused => say!(to; remote, " refused the connection of ", owner),
+            CauseId::HandshakeReset => {
+                say!(to; remote, " reset its unfinished handshake with ", owner);
+            }
+            CauseId::IdleDrop => {
+                say!(to; remote, " answered ", owner, " with a reset after");
+                let idle = self.verdict.facts.iter().find_map(|fact| match fact {
+                    Fact::Idle(ns) => Some(*ns),
+                    _ => None,
+                });
+                match idle {
+                    Some(ns) => say!(to; " ", Seconds(ns), " of silence"),
+                    None => to.words(" a silence"),
+                }
+                self.unacked(to);
+            }
+            CauseId::PeerGone => {
+                say!(to; remote, " had closed its side when ", owner, " sent more");
+                self.unacked(to);
+            }
+            CauseId::ResetDuringClose => {
+                say!(to; remote, " reset the connection after ", owner, " had closed it");
+                self.unacked(to);
+            }
+            CauseId::PeerAborted => {
+                say!(to; remote, " reset the connection with ", owner);
+                if let Some(ns) = socket.as_ref().and_then(silence_ns) {
+                    say!(to; ", last heard ", Seconds(ns), " before");
+                }
+                self.unacked(to);
+            }
+            _ => self.unknown(to),
+        }
+    }
+
+    /// Who closed the connection, and whether it was dying: the actor, when it is an application.
+    fn closing(self, to: &mut impl Prose) {
+        let Some(actor) = self.actor() else {
+            return say!(to; self.owner(), " closed the connection");
+        };
+        say!(to; Who(Some(&actor.process)));
+        match End::of(actor) {
+            End::Closed => to.words(" closed the connection"),
+            End::Exited(Some(0)) => to.words(" exited"),
+            end => say!(to; " ", end),
+        }
+    }
+
+    fn unread(self, to: &mut impl Prose) {
+        match self.event.socket {
+            Some(Socket { unread, .. }) if unread > 0 => say!(to; Bytes(unread), " still unread"),
+            _ => to.words("data still unread"),
         }
     }
 
     /// Completes "a connection that" with how and when it ended.
-    fn write_past(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn past(self, to: &mut impl Prose) {
         let Some(past) = &self.event.past else {
-            return f.write_str("had ended here");
+            return to.words("had ended here");
         };
         let owner = self.owner();
-        let never = past.state == Some(TcpState::SynSent);
+        let never = past.ended == Ended::NeverConnected || past.state == Some(TcpState::SynSent);
         match past.ended {
-            Ended::NeverConnected => write!(f, "{owner} had given up")?,
-            _ if never => write!(f, "{owner} had given up")?,
-            Ended::Closed => write!(f, "{owner} had closed")?,
-            Ended::Aborted => write!(f, "{owner} had reset")?,
-            Ended::TimedOut => write!(f, "had timed out for {owner}")?,
-            Ended::Reset => f.write_str("the peer itself had reset")?,
+            _ if never => say!(to; owner, " had given up"),
+            Ended::NeverConnected | Ended::Closed => say!(to; owner, " had closed"),
+            Ended::Aborted => say!(to; owner, " had reset"),
+            Ended::TimedOut => say!(to; "had timed out for ", owner),
+            Ended::Reset => to.words("the peer itself had reset"),
         }
         if let Some(ns) = past.closed_ago_ns {
-            write!(f, " {} before", Seconds(ns))?;
+            say!(to; " ", Seconds(ns), " before");
         }
-        match past.lasted_ns {
-            Some(ns) if never || past.ended == Ended::NeverConnected => {
-                write!(f, ", after {}", Seconds(ns))
-            }
-            _ => Ok(()),
+        if let Some(ns) = past.lasted_ns.filter(|_| never) {
+            say!(to; ", after ", Seconds(ns));
         }
     }
 
-    fn write_bad_segment(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn bad_segment(self, to: &mut impl Prose) {
         let Event {
             remote,
             local,
@@ -448,100 +353,64 @@ impl Sentence<'_> {
             segment,
             ..
         } = self.event;
-        write!(f, "{remote} sent a segment ")?;
-        if let Some(segment) = segment {
-            write!(f, "({}) ", segment.flags)?;
+        say!(to; *remote, " sent a segment ");
+        if let Some(Segment { flags, .. }) = segment {
+            say!(to; "(", *flags, ") ");
         }
-        write!(f, "to port {} that ", local.port)?;
+        say!(to; "to port ", local.port, " that ");
         match (time_wait, state) {
-            (Some(_), _) => f.write_str("opens anew a connection which is not closed yet")?,
+            (Some(_), _) => to.words("opens anew a connection which is not closed yet"),
             (None, Some(TcpState::SynSent)) => {
-                write!(f, "does not answer the connect of {}", self.owner())?;
+                say!(to; "does not answer the connect of ", self.owner());
             }
             (None, Some(TcpState::Listen | TcpState::SynRecv)) => {
-                f.write_str("does not fit its handshake")?;
+                to.words("does not fit its handshake");
             }
-            (None, None) => f.write_str("no TCP sends, as scanners do")?,
-            (None, Some(state)) => write!(f, "does not fit state {}", state.name())?,
+            (None, None) => to.words("no TCP sends, as scanners do"),
+            (None, Some(state)) => say!(to; "does not fit state ", state.name()),
         }
-        write!(f, "{}", Because(self.event))
+        self.because(to);
     }
 
     /// That the peer sent the segment which drew the reset.
-    fn write_segment(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} sent ", self.event.remote)?;
+    fn segment(self, to: &mut impl Prose) {
+        say!(to; self.event.remote, " sent ");
         match self.event.segment {
-            Some(segment) if segment.payload > 0 => write!(f, "{}", Bytes(segment.payload)),
-            Some(segment) if segment.flags.has(TcpFlags::SYN) => f.write_str("a SYN-ACK"),
-            Some(segment) if segment.flags.has(TcpFlags::FIN) => f.write_str("a FIN"),
-            Some(_) => f.write_str("an ACK"),
-            None => f.write_str("more"),
+            Some(segment) if segment.payload > 0 => say!(to; Bytes(segment.payload)),
+            Some(segment) if segment.flags.has(TcpFlags::SYN) => to.words("a SYN-ACK"),
+            Some(segment) if segment.flags.has(TcpFlags::FIN) => to.words("a FIN"),
+            Some(_) => to.words("an ACK"),
+            None => to.words("more"),
         }
     }
 
-    fn write_unknown(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Event {
-            remote,
-            reason,
-            state,
-            ..
-        } = self.event;
+    fn unknown(self, to: &mut impl Prose) {
+        let Event { remote, state, .. } = *self.event;
         let owner = self.owner();
-        match (self.event.direction, reason, state) {
-            (Direction::Sent, Some(reason), _) => write!(
-                f,
-                "this host reset the connection of {owner} with {remote}, kernel reason {}",
-                reason.name()
-            ),
-            (Direction::Sent, None, _) => {
-                write!(f, "this host reset the connection of {owner} with {remote}")
+        match (self.event.direction, state) {
+            (Direction::Sent, _) => {
+                say!(to; "this host reset the connection of ", owner, " with ", remote);
+                self.because(to);
             }
-            (Direction::Received, _, Some(state)) => write!(
-                f,
-                "{remote} reset the connection with {owner} in state {}",
-                state.name()
-            ),
-            (Direction::Received, _, None) => {
-                write!(f, "{remote} reset the connection with {owner}")
+            (Direction::Received, Some(state)) => {
+                say!(to; remote, " reset the connection with ", owner, " in state ", state.name());
             }
+            (Direction::Received, None) => say!(to; remote, " reset the connection with ", owner),
         }
     }
 
-    fn write_unacked(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.event.socket {
-            Some(Socket { unacked, .. }) if *unacked > 0 => {
-                write!(f, ", {} not acknowledged", Bytes(*unacked))
-            }
-            _ => Ok(()),
+    /// The kernel's reason, where it tells more than the cause: `, kernel reason ...`.
+    fn because(self, to: &mut impl Prose) {
+        if let Some(reason) = self.event.reason {
+            say!(to; ", kernel reason ", reason.name());
         }
     }
-}
 
-/// The kernel's reason, where it tells more than the cause: `, kernel reason ...`.
-struct Because<'a>(&'a Event);
-
-impl fmt::Display for Because<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.reason {
-            Some(reason) => write!(f, ", kernel reason {}", reason.name()),
-            None => Ok(()),
-        }
-    }
-}
-
-/// A process as `name[pid]`.
-struct Who<'a>(Option<&'a Process>);
-
-impl fmt::Display for Who<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(process) => {
-                process.comm.fmt(f)?;
-                f.write_str("[")?;
-                f.write_str(itoa::Buffer::new().format(process.pid))?;
-                f.write_str("]")
-            }
-            None => f.write_str("an unknown process"),
+    fn unacked(self, to: &mut impl Prose) {
+        if let Some(Socket { unacked, .. }) = self.event.socket
+            && unacked > 0
+        {
+            say!(to; ", ", Bytes(unacked), " not acknowledged");
         }
     }
 }

@@ -19,9 +19,9 @@ use jiff::Timestamp;
 
 use super::repeated::Repeated;
 use crate::{
-    cause::{CauseId, Confidence, Fact, MAX_FACTS, Prose, Verdict, catalogue, summary, tell},
+    cause::{CauseId, Confidence, Fact, MAX_FACTS, Prose, Verdict, catalogue, tell},
     event::{
-        Actor, Direction, Endpoint, Escaped, Event, OCTETS, Owner, Peer, Place, Process, Reason,
+        Actor, Comm, Direction, Endpoint, Escaped, Event, OCTETS, Owner, Peer, Place, Reason,
         Segment, Socket, TcpState,
     },
 };
@@ -599,23 +599,17 @@ impl Writer {
 
     /// The sentence.
     fn summary(&mut self, event: &Event, verdict: &Verdict) {
-        let start = self.0.len();
         self.raw("\"");
-        if tell(event, verdict, self) {
-            self.raw("\"");
-        } else {
-            self.0.truncate(start);
-            self.string(summary(event, verdict));
-        }
+        tell(event, verdict, self);
+        self.raw("\"");
     }
 
     /// The facts, and on from there to the end of the line.
     fn evidence(&mut self, verdict: &Verdict) {
         for (i, fact) in verdict.facts.iter().enumerate() {
-            if i > 0 {
-                self.raw(",");
-            }
-            self.string(fact);
+            self.raw(if i > 0 { ",\"" } else { "\"" });
+            fact.tell(self);
+            self.raw("\"");
         }
         self.raw("],\"advice\":\"");
         // The catalogue's tests hold its texts to what needs no escaping.
@@ -722,19 +716,16 @@ impl Prose for Writer {
         Self::number(self, number);
     }
 
-    fn process(&mut self, process: &Process) {
-        match Escaped(process.comm.as_bytes()).as_plain() {
+    fn comm(&mut self, comm: Comm) {
+        match Escaped(comm.as_bytes()).as_plain() {
             Some(name) if all_plain(name.as_bytes()) => self.short(name),
             _ => {
                 let start = self.0.len();
                 // Appending to a buffer in memory does not fail.
-                let _ = write!(Text(self), "{}", process.comm);
+                let _ = write!(Text(self), "{comm}");
                 self.escape_from(start);
             }
         }
-        self.raw("[");
-        self.number(process.pid);
-        self.raw("]");
     }
 }
 
