@@ -136,10 +136,13 @@ impl Who {
             && self.place == event.place
     }
 
-    /// Where its text is kept: like ones for different events are seldom the same place.
+    /// Where its text is kept: seldom where that of another one is. The same process may hold both ends, in the same
+    /// state, and a reset between them is sent and received.
     fn place(event: &Event) -> u32 {
-        let owner = pid(event.owner.as_ref());
-        owner ^ event.state.map_or(0, |state| state as u32) << 1 ^ event.netns.unwrap_or(0) << 3
+        let state = event.state.map_or(0, |state| state as u32);
+        let direction = event.direction as u32;
+        let namespace = event.netns.unwrap_or(0).rotate_left(16);
+        pid(event.owner.as_ref()) ^ state << 22 ^ direction << 26 ^ namespace
     }
 }
 
@@ -172,7 +175,7 @@ impl OtherEnd {
             .peer
             .as_ref()
             .map_or(0, |peer| pid(peer.owner.as_ref()));
-        owner ^ (verdict.id as u32) << 1
+        owner ^ (verdict.id as u32) << 22
     }
 }
 
@@ -744,7 +747,7 @@ mod tests {
     use super::*;
     use crate::{
         cause::{CauseId, HostFacts, Reasons, classify},
-        event::Comm,
+        event::Trigger,
         fixture,
     };
 
@@ -773,6 +776,28 @@ mod tests {
     #[test]
     fn a_close_with_unread_data() {
         insta::assert_snapshot!(line(&fixture::unread()));
+    }
+
+    #[test]
+    fn both_ends_of_one_process_are_kept() {
+        let host = HostFacts {
+            uptime: None,
+            reasons: Reasons::All,
+        };
+        let sent = fixture::unread();
+        let mut received = sent.clone();
+        received.direction = Direction::Received;
+        received.trigger = Trigger::Received;
+        (received.reason, received.actor) = (None, None);
+        let mut json = Json::default();
+        let mut out = BytesMut::new();
+        for event in [&sent, &received, &sent, &received] {
+            json.append(&mut out, event, &classify(event, &host));
+        }
+        assert_eq!(json.who.len(), 2);
+        let text = String::from_utf8(out.to_vec()).expect("UTF-8");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[0], lines[1]), (lines[2], lines[3]));
     }
 
     #[test]

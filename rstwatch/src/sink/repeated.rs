@@ -6,7 +6,8 @@
 use bytes::BytesMut;
 
 /// Texts that are kept: a power of two. Storms have few kinds of lines.
-const PLACES: usize = 32;
+const PLACES: usize = 1 << PLACE_BITS;
+const PLACE_BITS: u32 = 5;
 
 /// Texts by what they say.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl<K> Default for Repeated<K> {
 }
 
 impl<K> Repeated<K> {
-    /// Appends to `out` the text that is kept in `place`, if `is` says that it says the same; else what
+    /// Appends to `out` the text that is kept for `place`, any number, if `is` says that it says the same; else what
     /// `write` appends, which is kept from then on as saying what `write` returns. Where two texts want
     /// the same place the last one has it.
     pub(super) fn append(
@@ -39,7 +40,9 @@ impl<K> Repeated<K> {
         is: impl FnOnce(&K) -> bool,
         write: impl FnOnce(&mut BytesMut) -> K,
     ) {
-        let place = &mut self.kept[place as usize % PLACES];
+        // By the golden ratio: numbers that differ in a few bits seldom have the same place.
+        let place = place.wrapping_mul(0x9e37_79b9) >> (u32::BITS - PLACE_BITS);
+        let place = &mut self.kept[place as usize];
         if let Some(kept) = place
             && is(&kept.says)
         {
@@ -53,6 +56,14 @@ impl<K> Repeated<K> {
         text.clear();
         text.extend_from_slice(&out[start..]);
         *place = Some(Kept { says, text });
+    }
+}
+
+#[cfg(test)]
+impl<K> Repeated<K> {
+    /// How many texts are kept.
+    pub(super) fn len(&self) -> usize {
+        self.kept.iter().flatten().count()
     }
 }
 
