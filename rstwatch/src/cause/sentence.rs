@@ -204,7 +204,7 @@ impl<'a> Sentence<'a> {
             CauseId::ListenerClosed => {
                 match self.actor().map(|actor| (End::of(actor), &actor.process)) {
                     Some((End::Closed, actor)) => {
-                        say!(to; Who(Some(actor)), " closed its listener")
+                        say!(to; Who(Some(actor)), " closed its listener");
                     }
                     Some((end, actor)) => say!(to; Who(Some(actor)), " ", end),
                     None => say!(to; owner, " ended its listener"),

@@ -262,14 +262,14 @@ impl Bench {
             0 => TURN.as_secs_f64(),
             _ => self.seconds,
         };
-        let traced = Self::watch(tracer, case, loaded, seconds)?;
+        let watched = Self::watch(tracer, case, loaded, seconds)?;
         thread::sleep(QUIET);
         let turns = Duration::from_secs_f64(self.seconds).as_millis() / TURN.as_millis();
         let [without, with] = loaded.take_turns(turns as u32, TURN.as_secs_f64())?;
         Ok(Pair {
             without,
             with,
-            traced,
+            traced: watched,
         })
     }
 
