@@ -1,6 +1,6 @@
 //! How sentences and facts are put together: piece by piece, for whatever takes them. So the same words reach a
-//! terminal through [`fmt::Display`], and JSON without formatting, which took a fifth of a storm's time in user space.
-//! Which words they are is not decided here.
+//! terminal through [`fmt::Display`], and JSON without formatting, which took a fifth of the reader's time in a
+//! storm of closes with unread data. Which words they are is not decided here.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::event::{Comm, Endpoint, Process, TcpFlags};
 
 /// What takes the pieces of a text one after the other.
 pub trait Prose {
-    /// Words of this program, or a name of the kernel's.
+    /// Words of this program, or a name in the kernel's source: they hold nothing to escape.
     fn words(&mut self, words: &'static str);
     /// One end of a connection.
     fn end(&mut self, end: Endpoint);

@@ -707,7 +707,7 @@ fn all_plain(bytes: &[u8]) -> bool {
 
 impl Prose for Writer {
     fn words(&mut self, words: &'static str) {
-        // This program's own hold nothing to escape.
+        debug_assert!(all_plain(words.as_bytes()), "to escape: {words}");
         self.short(words);
     }
 
