@@ -210,15 +210,7 @@ impl Fact {
                 .map(|end| (End::of(&end.closer), end.ago_ns)),
         }
     }
-}
 
-impl fmt::Display for Fact {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        display(f, |to| self.tell(to))
-    }
-}
-
-impl Fact {
     /// Gives `to` the line that an operator reads.
     pub fn tell(&self, to: &mut impl Prose) {
         match *self {
@@ -296,6 +288,12 @@ impl Fact {
                 to.words("the peer and a firewall before it cannot be told apart");
             }
         }
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        display(f, |to| self.tell(to))
     }
 }
 
