@@ -20,6 +20,17 @@ pub mod record;
 pub mod stats;
 pub mod tally;
 
+/// The maps that have an element for each CPU; their sizes are up to user space.
+pub const PER_CPU_MAPS: [&str; 7] = [
+    "FETCHED",
+    "INODES",
+    "RINGS",
+    "STATS",
+    "TAKING",
+    "TALLY_QUICK",
+    "TELLING",
+];
+
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), its terminating NUL included.
 pub const COMM_LEN: usize = 16;
 

@@ -23,10 +23,10 @@ pub const TALLY_KINDS: u32 = 4_096;
 pub const TALLY_KINDS_WITHOUT_PORT: u32 = 1_024;
 
 /// Kinds that each CPU counts without a hash map, the first that it meets. A power of two.
-pub const QUICK_KINDS: u32 = 64;
+pub const QUICK_KINDS: usize = 64;
 
 plain_data! {
-    /// A kind of reset that a CPU has met, the value of the map `TALLY_QUICK`.
+    /// A kind of reset that a CPU has met, of which the map `TALLY_QUICK` has [`QUICK_KINDS`] for each.
     pub struct QuickTally {
         /// The kind; all zero while there is none.
         pub key: TallyKey,

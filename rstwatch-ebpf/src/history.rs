@@ -21,7 +21,7 @@ use aya_ebpf::{
     EbpfContext,
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::map,
-    maps::{Array, PerCpuArray},
+    maps::Array,
 };
 use aya_log_ebpf::warn;
 use rstwatch_common::{
@@ -32,6 +32,7 @@ use rstwatch_common::{
 use crate::{
     globals, maps,
     memory::{KernelPtr, Memory, barrier, spread},
+    per_cpu::PerCpu,
     task,
 };
 
@@ -109,7 +110,7 @@ const _: () = assert!(size_of::<Past>() == 3 * 64);
 const CLOSER_TO_OWNER: usize = offset_of!(Past, owner) - offset_of!(Past, closer);
 
 #[map]
-static RINGS: PerCpuArray<Ring> = PerCpuArray::with_max_entries(1, 0);
+static RINGS: PerCpu<Ring> = PerCpu::new();
 
 /// The records, ring by ring. The loader sets the size of this map and of the next.
 #[map]
@@ -138,7 +139,7 @@ pub fn begin<C: EbpfContext>(ctx: &C, tuple: &Tuple, net: KernelPtr) -> Option<D
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let chain = chain(tuple);
     let row = row_of(chain)?;
-    let ring = RINGS.get_ptr_mut(0)?;
+    let ring = RINGS.get()?;
     // SAFETY: the maps gave the pointers; only this CPU writes to the ring, and only one program at a
     // time.
     unsafe {
@@ -271,7 +272,7 @@ impl Draft {
 pub fn settle_own() {
     // SAFETY: the helper takes no argument.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    if let Some(ring) = RINGS.get_ptr_mut(0) {
+    if let Some(ring) = RINGS.get() {
         // SAFETY: the map gave the pointer; it is this CPU's.
         unsafe { settle(cpu, ring) };
     }

@@ -8,7 +8,7 @@
 //!
 //! A socket is put in and taken out under its own lock, or before anybody else knows of it: so no two
 //! CPUs ever do that with the same one. Two that want a place in the same bucket for two sockets are
-//! kept apart by a count of those who try: the later one goes elsewhere, and nobody waits.
+//! kept apart by counting who comes and who has gone: the later one goes elsewhere, and nobody waits.
 
 use core::{
     mem::offset_of,
@@ -36,20 +36,27 @@ const PLACES: u32 = 6;
 const ONES: u64 = 0x0101_0101_0101;
 const HIGHEST: u64 = ONES << 7;
 
-/// One more in the lower half of [`Bucket::counts`].
-const TAKER: u64 = 1;
-/// One more in the upper half.
-const ELSEWHERE: u64 = 1 << 32;
+/// The byte of [`Bucket::tags`] that counts those who came to take a place, were alone, and are done. Only
+/// who is alone writes it.
+const DONE: usize = PLACES as usize;
+/// One more in the byte above, which counts those who came, were not alone, and went.
+const WENT: u64 = 1 << 56;
+
+/// One more in the highest byte of [`Bucket::counts`]: somebody comes to take a place.
+const CAME: u64 = 1 << 56;
+/// One more in the rest of it.
+const ELSEWHERE: u64 = 1;
 
 /// The addresses of sockets that have their places here. Eight words.
 #[repr(C, align(64))]
 struct Bucket {
     /// Where the place's tag is not 0, its socket.
     socks: [u64; PLACES as usize],
-    /// A byte for each place: 0 when it is free, else of the socket's hash.
+    /// A byte for each place: 0 when it is free, else of the socket's hash. Above them two counts that go
+    /// round: [`DONE`] and [`WENT`].
     tags: u64,
-    /// Lower half: who is taking a place at this moment. Upper half: sockets of this bucket that are
-    /// in their second one.
+    /// Sockets of this bucket that are in their second one; and in the highest byte, which goes round, how
+    /// many came to take a place.
     counts: u64,
 }
 
@@ -86,12 +93,27 @@ pub fn remember<M: Memory, C: EbpfContext>(ctx: &C, sock: u64, entry: &SocketEnt
         unsafe { *known = *entry };
         return true;
     }
-    let stored = put(Hash::of(sock).first(), sock, entry) || put_elsewhere(sock, entry);
-    if !stored {
-        maps::count(Stat::SocketsFull);
-        warn!(ctx, "the table of live sockets is full");
+    let Some((place, to)) = claim(ctx, sock) else {
+        return false;
+    };
+    // SAFETY: the place is claimed.
+    unsafe { *to = *entry };
+    publish(sock, place);
+    true
+}
+
+/// Remembers a socket that is being opened. `fill` writes what is known of it, whole.
+#[inline(always)]
+pub fn open<M: Memory, C: EbpfContext>(ctx: &C, sock: u64, fill: impl Fn(*mut SocketEntry)) {
+    if !globals::has_destroy_sock() {
+        return;
     }
-    stored
+    // What an earlier socket at this address left is replaced.
+    forget::<M>(sock);
+    if let Some((place, to)) = claim(ctx, sock) {
+        fill(to);
+        publish(sock, place);
+    }
 }
 
 /// Forgets a live socket, if it is known.
@@ -187,7 +209,7 @@ fn place_of<M: Memory>(sock: u64) -> Place {
         let tagged = tagged(bucket, hash.tag());
         if tagged == 0 {
             // By far the most common answer.
-            if read_volatile(&raw const (*bucket).counts) < ELSEWHERE {
+            if read_volatile(&raw const (*bucket).counts) & (CAME - 1) == 0 {
                 return NOWHERE;
             }
         } else {
@@ -238,51 +260,100 @@ fn search(number: u32, sock: u64) -> Place {
     NOWHERE
 }
 
-/// Puts a socket into its second bucket. Returns whether there was room.
+/// Claims a place for a socket that has none, in either of its buckets: with [`publish`] it gets it, and must
+/// get it. Where there is none, that is counted.
+#[inline(always)]
+fn claim<C: EbpfContext>(ctx: &C, sock: u64) -> Option<(Place, *mut SocketEntry)> {
+    let mut place = claim_in(Hash::of(sock).first());
+    if place == NOWHERE {
+        place = claim_elsewhere(sock);
+    }
+    let claimed = entry_of(place).map(|entry| (place, entry));
+    if claimed.is_none() {
+        maps::count(Stat::SocketsFull);
+        warn!(ctx, "the table of live sockets is full");
+    }
+    claimed
+}
+
+/// Claims a place in a socket's second bucket.
 #[inline(never)]
-fn put_elsewhere(sock: u64, entry: &SocketEntry) -> bool {
+fn claim_elsewhere(sock: u64) -> Place {
     let hash = Hash::of(sock);
     let Some(bucket) = SOCKETS.get_ptr_mut(hash.first()) else {
-        return false;
+        return NOWHERE;
     };
     // SAFETY: the map gave the pointer.
     unsafe {
         // Said before it is there, so that whoever looks for it later looks in both.
         let counts = &raw mut (*bucket).counts;
         maps::add(counts, ELSEWHERE);
-        if put(hash.second(), sock, entry) {
-            return true;
+        let place = claim_in(hash.second());
+        if place != NOWHERE {
+            return place | IN_SECOND;
         }
         maps::add(counts, ELSEWHERE.wrapping_neg());
     }
-    false
+    NOWHERE
 }
 
-/// Puts a socket that is not there yet into a bucket. Returns whether there was room.
+/// Claims a free place in a bucket. Until it is published nobody else gets one there.
 #[inline(always)]
-fn put(number: u32, sock: u64, entry: &SocketEntry) -> bool {
+fn claim_in(number: u32) -> Place {
     let Some(bucket) = SOCKETS.get_ptr_mut(number) else {
-        return false;
+        return NOWHERE;
     };
-    let mut done = false;
-    // SAFETY: the maps gave the pointers. Who counts itself first and then finds itself alone is
-    // alone: whoever comes later finds two.
+    // SAFETY: the map gave the pointer.
     unsafe {
-        let counts = &raw mut (*bucket).counts;
-        maps::add(counts, TAKER);
-        let free = tagged(bucket, 0);
-        if read_volatile(counts) as u32 == TAKER as u32 && free != 0 {
-            let place = number << 3 | lowest(free);
-            if let Some(to) = entry_of(place) {
-                *to = *entry;
-                write_volatile(bucket.cast::<u64>().add((place & AT) as usize), sock);
-                set_tag(bucket, place, Hash::of(sock).tag());
-                done = true;
+        maps::add(&raw mut (*bucket).counts, CAME);
+        barrier(bucket);
+        // Who came is read last: so whoever is left over when those who are done and those who went are
+        // taken away is still there, and if that is one it is this program. Whoever comes later finds two.
+        let tags = read_volatile(&raw const (*bucket).tags);
+        barrier(bucket);
+        let came = (read_volatile(&raw const (*bucket).counts) >> 56) as u8;
+        let (done, went) = ((tags >> (8 * DONE)) as u8, (tags >> 56) as u8);
+        if came == done.wrapping_add(went).wrapping_add(1) {
+            let free = equal(tags, 0);
+            if free != 0 {
+                return number << 3 | lowest(free);
             }
+            set_done(bucket, done.wrapping_add(1));
+        } else {
+            maps::add(&raw mut (*bucket).tags, WENT);
         }
-        maps::add(counts, TAKER.wrapping_neg());
     }
-    done
+    NOWHERE
+}
+
+/// Gives a socket its claimed place, whose entry has been written.
+#[inline(always)]
+fn publish(sock: u64, place: Place) {
+    let Some(bucket) = SOCKETS.get_ptr_mut(bucket_of(place)) else {
+        return;
+    };
+    // SAFETY: the map gave the pointer; the place is this program's, and so is the count.
+    unsafe {
+        write_volatile(bucket.cast::<u64>().add((place & AT) as usize), sock);
+        set_tag(bucket, place, Hash::of(sock).tag());
+        let done = read_volatile(&raw const (*bucket).tags) >> (8 * DONE);
+        set_done(bucket, (done as u8).wrapping_add(1));
+    }
+}
+
+/// Lets others take places, after all that was written before.
+///
+/// # Safety
+///
+/// `bucket` must be valid for writes, and this program the one that was alone there.
+#[inline(always)]
+unsafe fn set_done(bucket: *mut Bucket, done: u8) {
+    // SAFETY: the caller's promise; a word has eight bytes.
+    unsafe {
+        barrier(bucket);
+        let tags = (&raw mut (*bucket).tags).cast::<u8>();
+        write_volatile(tags.add(DONE), done);
+    }
 }
 
 /// The highest bit of the byte of each place that has this tag. A higher one may be said to have it
@@ -294,7 +365,12 @@ fn put(number: u32, sock: u64, entry: &SocketEntry) -> bool {
 #[inline(always)]
 unsafe fn tagged(bucket: *const Bucket, tag: u64) -> u64 {
     // SAFETY: the caller's promise. Volatile: other CPUs write to it.
-    let tags = unsafe { read_volatile(&raw const (*bucket).tags) };
+    equal(unsafe { read_volatile(&raw const (*bucket).tags) }, tag)
+}
+
+/// The same of tags that have been read.
+#[inline(always)]
+fn equal(tags: u64, tag: u64) -> u64 {
     let differences = tags ^ tag.wrapping_mul(ONES);
     differences.wrapping_sub(ONES) & !differences & HIGHEST
 }

@@ -11,7 +11,8 @@
 //! - [`tally`], [`filter`]: every reset is counted, and some are told.
 //! - [`socket`], [`segment`], [`netns`], [`task`]: reading what the kernel knows.
 //! - [`memory`]: the two ways to read it.
-//! - [`live`], [`history`], [`maps`]: where it is kept and sent; [`globals`]: what user space tells us.
+//! - [`live`], [`history`], [`maps`]: where it is kept and sent, [`per_cpu`]: by each CPU for itself;
+//!   [`globals`]: what user space tells us.
 
 #![no_std]
 #![no_main]
@@ -44,6 +45,7 @@ mod live;
 mod maps;
 mod memory;
 mod netns;
+mod per_cpu;
 mod segment;
 mod socket;
 mod tally;

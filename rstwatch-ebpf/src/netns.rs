@@ -5,21 +5,22 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::{macros::map, maps::PerCpuArray};
+use aya_ebpf::macros::map;
 
 use crate::{
     globals::{offset_of_field, present},
     memory::{KernelPtr, Memory},
+    per_cpu::PerCpu,
 };
 
 /// Places of a CPU: a power of two.
-const PLACES: u32 = 16;
+const PLACES: usize = 16;
 
 /// In each place the lower half of a cookie above the inode of its namespace. One word, so that a program
 /// that interrupts another one never leaves one's cookie beside the other's inode. Between
 /// two namespaces with the same half there were four billion others.
 #[map]
-static INODES: PerCpuArray<u64> = PerCpuArray::with_max_entries(PLACES, 0);
+static INODES: PerCpu<[u64; PLACES]> = PerCpu::new();
 
 /// The inode of a network namespace; 0 for null.
 ///
@@ -39,8 +40,8 @@ pub unsafe fn inode<M: Memory>(net: KernelPtr) -> u32 {
             return M::read(net, inode_at);
         }
         let cookie = M::read::<u64>(net, cookie_at) as u32;
-        let Some(place) = INODES.get_ptr_mut(cookie & (PLACES - 1)) else {
-            return 0;
+        let Some(place) = INODES.place(cookie as usize) else {
+            return M::read(net, inode_at);
         };
         let known = read_volatile(place);
         // Before 5.12 a namespace has none before it is asked for.

@@ -5,10 +5,7 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::{
-    macros::map,
-    maps::{PerCpuArray, PerCpuHashMap},
-};
+use aya_ebpf::{macros::map, maps::PerCpuHashMap};
 use rstwatch_common::{
     entry::Tuple,
     stats::Stat,
@@ -18,18 +15,18 @@ use rstwatch_common::{
     },
 };
 
-use crate::{maps, memory::spread};
+use crate::{maps, memory::spread, per_cpu::PerCpu};
 
 /// TCP state (`include/net/tcp_states.h`).
 const SYN_SENT: u8 = 2;
 
 /// Resets of the first kinds on each CPU, in places by hash.
 #[map]
-static TALLY_QUICK: PerCpuArray<QuickTally> = PerCpuArray::with_max_entries(QUICK_KINDS, 0);
+static TALLY_QUICK: PerCpu<[QuickTally; QUICK_KINDS]> = PerCpu::new();
 
 /// Not zero while a place there is being taken.
 #[map]
-static TAKING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static TAKING: PerCpu<u64> = PerCpu::new();
 
 /// Resets by kind, of all others.
 #[map]
@@ -112,16 +109,17 @@ fn bump(mut key: TallyKey, alone: bool) {
 fn add_quickly(key: &TallyKey) -> bool {
     // SAFETY: a key has eight bytes, aligned to two.
     let key = unsafe { (&raw const *key).cast::<u64>().read_unaligned() };
-    let place = (spread(key) >> 32) as u32 & (QUICK_KINDS - 1);
-    let (Some(quick), Some(taking)) = (TALLY_QUICK.get_ptr_mut(place), TAKING.get_ptr_mut(0))
-    else {
+    let Some(quick) = TALLY_QUICK.place((spread(key) >> 32) as usize) else {
         return false;
     };
     // SAFETY: the maps gave the pointers, which no other CPU uses. A program that interrupts this one while it
     // takes a place leaves all places alone; one that came before has taken its place when this one looks.
     unsafe {
         let known = (&raw mut (*quick).key).cast::<u64>();
-        if read_volatile(known) == 0 && read_volatile(taking) == 0 {
+        if read_volatile(known) == 0
+            && let Some(taking) = TAKING.get()
+            && read_volatile(taking) == 0
+        {
             write_volatile(taking, 1);
             if read_volatile(known) == 0 {
                 write_volatile(known, key);

@@ -2,7 +2,7 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::map, maps::PerCpuArray};
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::map};
 use rstwatch_common::{
     COMM_LEN,
     entry::{PF_EXITING, TASK_OOM, Task},
@@ -11,10 +11,11 @@ use rstwatch_common::{
 use crate::{
     globals::{has_current_task_btf, offset_of_field, present},
     memory::{KernelPtr, Memory, Probe, probe, spread},
+    per_cpu::PerCpu,
 };
 
 /// Threads that a CPU remembers: a power of two.
-const THREADS: u32 = 16;
+const THREADS: usize = 16;
 
 /// How long a user id that has been read is taken for what it still is, in nanoseconds.
 const KEPT_NS: u64 = 100_000_000;
@@ -35,7 +36,7 @@ struct Fetched {
 }
 
 #[map]
-static FETCHED: PerCpuArray<Fetched> = PerCpuArray::with_max_entries(THREADS, 0);
+static FETCHED: PerCpu<[Fetched; THREADS]> = PerCpu::new();
 
 /// Fills `task` with the running task: ids of the thread and its group, and what tells the process
 /// from another one with the same PID. `now_ns` is what `bpf_ktime_get_ns` says.
@@ -96,27 +97,29 @@ unsafe fn fetch<M: Memory>(task: *mut Task, current: KernelPtr, leader: KernelPt
         let cred = M::read::<u64>(current, offset_of_field!(task_real_cred)) as KernelPtr;
         // A thread that gets other credentials is another one here.
         let began: u64 = M::read(current, offset_of_field!(task_start_boottime));
-        let thread = spread(M::address(current) ^ spread(began)) ^ M::address(cred);
-        let Some(place) = FETCHED.get_ptr_mut((spread(thread) >> 32) as u32 & (THREADS - 1)) else {
-            // Never: there is such a place.
-            (*task).start_ns = 0;
-            (*task).uid = 0;
-            return;
-        };
-        let start_ns = read_volatile(&raw const (*place).start_ns);
-        let uid = read_volatile(&raw const (*place).uid);
-        let read_ns = read_volatile(&raw const (*place).read_ns);
-        if read_volatile(&raw const (*place).check) == check(thread, start_ns, uid, read_ns)
-            && now_ns.wrapping_sub(read_ns) < KEPT_NS
-        {
-            (*task).start_ns = start_ns;
-            (*task).uid = uid as u32;
-            return;
+        let address = spread(M::address(current));
+        let thread = spread(address ^ began) ^ M::address(cred);
+        // By the address alone, so that the place is known before the rest has been read.
+        let place = FETCHED.place((address >> 32) as usize);
+        if let Some(place) = place {
+            let start_ns = read_volatile(&raw const (*place).start_ns);
+            let uid = read_volatile(&raw const (*place).uid);
+            let read_ns = read_volatile(&raw const (*place).read_ns);
+            if read_volatile(&raw const (*place).check) == check(thread, start_ns, uid, read_ns)
+                && now_ns.wrapping_sub(read_ns) < KEPT_NS
+            {
+                (*task).start_ns = start_ns;
+                (*task).uid = uid as u32;
+                return;
+            }
         }
         let start_ns = M::read(leader, offset_of_field!(task_start_boottime));
         let uid = uid_of::<M>(cred);
         (*task).start_ns = start_ns;
         (*task).uid = uid;
+        let Some(place) = place else {
+            return;
+        };
         write_volatile(&raw mut (*place).start_ns, start_ns);
         write_volatile(&raw mut (*place).uid, u64::from(uid));
         write_volatile(&raw mut (*place).read_ns, now_ns);

@@ -11,14 +11,14 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::{macros::map, maps::PerCpuArray};
+use aya_ebpf::macros::map;
 use rstwatch_common::stats::Stat;
 
-use crate::maps;
+use crate::{maps, per_cpu::PerCpu};
 
 /// 1 while the first program is telling of a reset on this CPU.
 #[map]
-static TELLING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static TELLING: PerCpu<u64> = PerCpu::new();
 
 /// The first program, with `tell` of a reset.
 ///
@@ -34,7 +34,7 @@ pub fn interruptible(tell: impl FnOnce()) {
 
 #[inline(always)]
 fn say(telling: u64) {
-    if let Some(said) = TELLING.get_ptr_mut(0) {
+    if let Some(said) = TELLING.get() {
         // SAFETY: the map gave the pointer, and no other CPU uses it.
         unsafe { write_volatile(said, telling) };
     }
@@ -43,7 +43,7 @@ fn say(telling: u64) {
 /// The second program, with `tell` of a reset. While the first is at another one, it was skipped for this.
 #[inline(always)]
 pub fn interrupting(tell: impl FnOnce()) {
-    let Some(telling) = TELLING.get_ptr_mut(0) else {
+    let Some(telling) = TELLING.get() else {
         return;
     };
     // SAFETY: the map gave the pointer.

@@ -65,15 +65,15 @@ fn opened<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, via: u8) {
         live::forget::<M>(M::address(sock));
         return;
     }
-    let mut entry = SocketEntry::EMPTY;
-    // SAFETY: `entry` is ours; the helper takes no argument.
-    unsafe {
-        entry.born_ns = bpf_ktime_get_ns();
-        task::fill_current::<M>(&raw mut entry.owner, entry.born_ns);
-    }
-    entry.via = via;
-    // Whatever an earlier socket at this address left is replaced.
-    live::remember::<M, C>(ctx, M::address(sock), &entry);
+    live::open::<M, C>(ctx, M::address(sock), |entry| {
+        // SAFETY: the entry is this program's; the helper takes no argument.
+        unsafe {
+            *entry = SocketEntry::EMPTY;
+            (*entry).born_ns = bpf_ktime_get_ns();
+            task::fill_current::<M>(&raw mut (*entry).owner, (*entry).born_ns);
+            (*entry).via = via;
+        }
+    });
 }
 
 /// Whether resets of a connection that is being opened may be wanted. A function of its own, as

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{MapData, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, MapData, PerCpuHashMap, RingBuf},
     programs::{Program, ProgramError},
     util::nr_cpus,
 };
@@ -27,10 +27,11 @@ use nix::{
     unistd::{SysconfVar, sysconf},
 };
 use rstwatch_common::{
+    PER_CPU_MAPS,
     filter::KernelFilter,
     layout::{Features, Layout},
-    stats::Stat,
-    tally::{QuickTally, TallyKey},
+    stats::{STAT_PLACES, Stat},
+    tally::{QUICK_KINDS, QuickTally, TallyKey},
 };
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
@@ -177,13 +178,25 @@ pub struct Attached {
     pub refusal: Option<StartError>,
 }
 
+/// The kernel side's counters, each the sum over all CPUs.
+#[derive(Clone, Copy, Debug)]
+pub struct Counters([u64; STAT_PLACES]);
+
+impl Counters {
+    /// One of them.
+    pub const fn of(&self, stat: Stat) -> u64 {
+        self.0[stat.index()]
+    }
+}
+
 /// The loaded and attached programs. Dropping it detaches and unloads all of them.
 #[expect(missing_debug_implementations, reason = "aya's map types have none")]
 pub struct Tracer {
     ebpf: Ebpf,
-    stats: PerCpuArray<MapData, u64>,
+    /// The counters of each CPU.
+    stats: Array<MapData, [u64; STAT_PLACES]>,
     /// The first kinds of each CPU.
-    quick: PerCpuArray<MapData, [u64; size_of::<QuickTally>() / 8]>,
+    quick: Array<MapData, [[u64; size_of::<QuickTally>() / 8]; QUICK_KINDS]>,
     /// The others by kind, and what had no room there by kind without the port.
     tally: [PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>; 2],
     /// What became of each hook that this kernel is to have; not of [`INTERRUPTING`], if it is waiting.
@@ -249,7 +262,7 @@ impl Tracer {
         let Some(means) = self.waiting else {
             return Ok(None);
         };
-        if self.stat(Stat::OfOwnAccord)? == 0 {
+        if self.counters()?.of(Stat::OfOwnAccord) == 0 {
             return Ok(None);
         }
         self.waiting = None;
@@ -282,14 +295,20 @@ impl Tracer {
         &mut self.ebpf
     }
 
-    /// A counter's sum over all CPUs.
+    /// The kernel side's counters as they are now.
     ///
     /// # Errors
     ///
     /// When the map cannot be read.
-    pub fn stat(&self, stat: Stat) -> anyhow::Result<u64> {
-        let values = self.stats.get(&stat.index(), 0)?;
-        Ok(values.iter().sum())
+    pub fn counters(&self) -> anyhow::Result<Counters> {
+        let mut sums = Counters([0; STAT_PLACES]);
+        for counters in self.stats.iter() {
+            let counters = counters.context("cannot read the BPF side's counters")?;
+            for (sum, counter) in sums.0.iter_mut().zip(counters) {
+                *sum += counter;
+            }
+        }
+        Ok(sums)
     }
 
     /// Every kind of reset so far, and how many there were.
@@ -304,8 +323,8 @@ impl Tracer {
         };
         let mut kinds = HashMap::new();
         for cpus in self.quick.iter() {
-            for [key, count] in cpus.context("cannot read the BPF side's tally")?.iter() {
-                if *count > 0 {
+            for [key, count] in cpus.context("cannot read the BPF side's tally")? {
+                if count > 0 {
                     *kinds.entry(is_key(key.as_bytes())?).or_default() += count;
                 }
             }
@@ -339,7 +358,8 @@ impl Tracer {
             let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             sum = Some(sum.unwrap_or(0) + parse_misses(&info)?);
         }
-        Some(sum?.saturating_sub(self.stat(Stat::Interrupting).ok()?))
+        let told = self.counters().ok()?.of(Stat::Interrupting);
+        Some(sum?.saturating_sub(told))
     }
 
     /// Stops tracing; the counters stay readable.
@@ -363,9 +383,14 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
     } else {
         (settings.ring_bytes, page)
     };
-    let history = HistorySize::new(settings.history, possible_cpus());
+    let cpus = possible_cpus();
+    let history = HistorySize::new(settings.history, cpus);
     let log_level = u8::from(settings.log) * u8::MAX;
-    EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    for map in PER_CPU_MAPS {
+        loader.map_max_entries(map, cpus);
+    }
+    loader
         // There are no CO-RE relocations to make.
         .btf(None)
         .override_global("LAYOUT", &settings.kernel.layout, true)
