@@ -6,6 +6,7 @@
 //! - [`filter`]: which of them user space wants to hear of.
 //! - [`layout`]: where the fields of the running kernel's structures are, as read-only globals.
 //! - [`stats`]: the per-CPU counters of what could not be recorded.
+//! - [`claim`]: the one rule by which CPUs keep out of each other's way, to be tested.
 //!
 //! Everything here is `repr(C)`, has no hidden padding and asserts its size, because two compilers
 //! for two machines must agree on it. Integers are in the host's byte order; network byte order
@@ -13,6 +14,7 @@
 
 #![no_std]
 
+pub mod claim;
 pub mod entry;
 pub mod filter;
 pub mod layout;

@@ -8,7 +8,7 @@
 //!
 //! A socket is put in and taken out under its own lock, or before anybody else knows of it: so no two
 //! CPUs ever do that with the same one. Two that want a place in the same bucket for two sockets are
-//! kept apart by counting who comes and who has gone: the later one goes elsewhere, and nobody waits.
+//! kept apart by counting who comes and who has gone ([`claim`]): the later one goes elsewhere.
 
 use core::{
     mem::offset_of,
@@ -17,7 +17,7 @@ use core::{
 
 use aya_ebpf::{EbpfContext, macros::map, maps::Array};
 use aya_log_ebpf::warn;
-use rstwatch_common::{entry::SocketEntry, stats::Stat};
+use rstwatch_common::{claim, entry::SocketEntry, stats::Stat};
 
 use crate::{
     globals, maps,
@@ -36,8 +36,7 @@ const PLACES: u32 = 6;
 const ONES: u64 = 0x0101_0101_0101;
 const HIGHEST: u64 = ONES << 7;
 
-/// The byte of [`Bucket::tags`] that counts those who came to take a place, were alone, and are done. Only
-/// who is alone writes it.
+/// The byte of [`Bucket::tags`] that counts those who came to take a place, were alone, and are done.
 const DONE: usize = PLACES as usize;
 /// One more in the byte above, which counts those who came, were not alone, and went.
 const WENT: u64 = 1 << 56;
@@ -307,13 +306,11 @@ fn claim_in(number: u32) -> Place {
     unsafe {
         maps::add(&raw mut (*bucket).counts, CAME);
         barrier(bucket);
-        // Who came is read last: so whoever is left over when those who are done and those who went are
-        // taken away is still there, and if that is one it is this program. Whoever comes later finds two.
         let tags = read_volatile(&raw const (*bucket).tags);
         barrier(bucket);
         let came = (read_volatile(&raw const (*bucket).counts) >> 56) as u8;
         let (done, went) = ((tags >> (8 * DONE)) as u8, (tags >> 56) as u8);
-        if came == done.wrapping_add(went).wrapping_add(1) {
+        if claim::is_alone(came, done, went) {
             let free = equal(tags, 0);
             if free != 0 {
                 return number << 3 | lowest(free);
