@@ -81,7 +81,9 @@ pub fn locate<M: Memory>(sock: u64) -> Option<(Place, *mut SocketEntry)> {
 
 /// Remembers a socket. Returns whether there was room. Where nothing tells when it goes, none is: the
 /// next one at its address would be taken for it.
-#[inline(always)]
+///
+/// A function of its own: it is seldom called, and the stack of those who do has no room for it.
+#[inline(never)]
 pub fn remember<M: Memory, C: EbpfContext>(ctx: &C, sock: u64, entry: &SocketEntry) -> bool {
     if !globals::has_destroy_sock() {
         return false;
