@@ -23,11 +23,10 @@ pub mod stats;
 pub mod tally;
 
 /// The maps that have an element for each CPU; their sizes are up to user space.
-pub const PER_CPU_MAPS: [&str; 7] = [
+pub const PER_CPU_MAPS: [&str; 6] = [
     "FETCHED",
     "INODES",
     "RINGS",
-    "STATS",
     "TAKING",
     "TALLY_QUICK",
     "TELLING",

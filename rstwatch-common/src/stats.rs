@@ -65,12 +65,10 @@ impl Stat {
     ];
 
     /// The counter's index in the map.
-    pub const fn index(self) -> usize {
-        self as usize
+    pub const fn index(self) -> u32 {
+        self as u32
     }
 }
 
-/// Counters of each CPU: a power of two, and whole cache lines.
-pub const STAT_PLACES: usize = 32;
-
-const _: () = assert!(Stat::ALL.len() <= STAT_PLACES);
+/// Entries of the per-CPU array.
+pub const STAT_COUNT: u32 = Stat::ALL.len() as u32;

@@ -8,11 +8,11 @@ use core::{
 use aya_ebpf::{
     helpers::bpf_get_smp_processor_id,
     macros::map,
-    maps::{RingBuf, ring_buf::RingBufEntry},
+    maps::{PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
-use rstwatch_common::stats::{STAT_PLACES, Stat};
+use rstwatch_common::stats::{STAT_COUNT, Stat};
 
-use crate::{globals, per_cpu::PerCpu};
+use crate::globals;
 
 /// `BPF_F_MMAPABLE`, for the alignment that comes with it: the elements of an array begin at a page's
 /// border. Without it they begin behind `struct bpf_array`, on 6.18 56 bytes behind the border of a cache
@@ -30,7 +30,7 @@ static EVENTS_ODD: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
 /// Counters, by [`Stat`].
 #[map]
-static STATS: PerCpu<[u64; STAT_PLACES]> = PerCpu::new();
+static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(STAT_COUNT, 0);
 
 /// Room for a record in this CPU's ring.
 #[inline(always)]
@@ -46,7 +46,7 @@ pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
 /// Adds one to a counter of this CPU.
 #[inline(always)]
 pub fn count(stat: Stat) {
-    if let Some(value) = STATS.place(stat.index()) {
+    if let Some(value) = STATS.get_ptr_mut(stat.index()) {
         increment(value);
     }
 }
@@ -62,7 +62,7 @@ pub fn increment(value: *mut u64) {
 /// The same of a counter to which one program alone adds.
 #[inline(always)]
 pub fn count_alone(stat: Stat) {
-    if let Some(value) = STATS.place(stat.index()) {
+    if let Some(value) = STATS.get_ptr_mut(stat.index()) {
         increment_alone(value);
     }
 }

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, MapData, PerCpuHashMap, RingBuf},
+    maps::{Array, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
     programs::{Program, ProgramError},
     util::nr_cpus,
 };
@@ -30,7 +30,7 @@ use rstwatch_common::{
     PER_CPU_MAPS,
     filter::KernelFilter,
     layout::{Features, Layout},
-    stats::{STAT_PLACES, Stat},
+    stats::Stat,
     tally::{QUICK_KINDS, QuickTally, TallyKey},
 };
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -178,23 +178,11 @@ pub struct Attached {
     pub refusal: Option<StartError>,
 }
 
-/// The kernel side's counters, each the sum over all CPUs.
-#[derive(Clone, Copy, Debug)]
-pub struct Counters([u64; STAT_PLACES]);
-
-impl Counters {
-    /// One of them.
-    pub const fn of(&self, stat: Stat) -> u64 {
-        self.0[stat.index()]
-    }
-}
-
 /// The loaded and attached programs. Dropping it detaches and unloads all of them.
 #[expect(missing_debug_implementations, reason = "aya's map types have none")]
 pub struct Tracer {
     ebpf: Ebpf,
-    /// The counters of each CPU.
-    stats: Array<MapData, [u64; STAT_PLACES]>,
+    stats: PerCpuArray<MapData, u64>,
     /// The first kinds of each CPU.
     quick: Array<MapData, [[u64; size_of::<QuickTally>() / 8]; QUICK_KINDS]>,
     /// The others by kind, and what had no room there by kind without the port.
@@ -262,7 +250,7 @@ impl Tracer {
         let Some(means) = self.waiting else {
             return Ok(None);
         };
-        if self.counters()?.of(Stat::OfOwnAccord) == 0 {
+        if self.stat(Stat::OfOwnAccord)? == 0 {
             return Ok(None);
         }
         self.waiting = None;
@@ -295,20 +283,14 @@ impl Tracer {
         &mut self.ebpf
     }
 
-    /// The kernel side's counters as they are now.
+    /// A counter's sum over all CPUs.
     ///
     /// # Errors
     ///
     /// When the map cannot be read.
-    pub fn counters(&self) -> anyhow::Result<Counters> {
-        let mut sums = Counters([0; STAT_PLACES]);
-        for counters in self.stats.iter() {
-            let counters = counters.context("cannot read the BPF side's counters")?;
-            for (sum, counter) in sums.0.iter_mut().zip(counters) {
-                *sum += counter;
-            }
-        }
-        Ok(sums)
+    pub fn stat(&self, stat: Stat) -> anyhow::Result<u64> {
+        let values = self.stats.get(&stat.index(), 0)?;
+        Ok(values.iter().sum())
     }
 
     /// Every kind of reset so far, and how many there were.
@@ -358,8 +340,7 @@ impl Tracer {
             let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             sum = Some(sum.unwrap_or(0) + parse_misses(&info)?);
         }
-        let told = self.counters().ok()?.of(Stat::Interrupting);
-        Some(sum?.saturating_sub(told))
+        Some(sum?.saturating_sub(self.stat(Stat::Interrupting).ok()?))
     }
 
     /// Stops tracing; the counters stay readable.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use foldhash::HashMap;
 use rstwatch_common::stats::Stat;
 
@@ -169,14 +169,17 @@ impl Baseline {
         end: (&CountsByNetns, &CountsByNetns),
         wall_ns: u64,
     ) -> Result<Summary> {
-        let counters = tracer.counters()?;
-        let stat = |stat| counters.of(stat);
+        let stat = |stat| {
+            tracer
+                .stat(stat)
+                .with_context(|| format!("cannot read the BPF side's counter {stat:?}"))
+        };
         let tally = pipeline.tally();
         let lost = vec![
             lost(
                 RING_FULL,
                 "resets not shown, because the ring buffer was full (see --ring-size)",
-                stat(Stat::LostReset).saturating_sub(stat(Stat::NotReceivedLost)),
+                stat(Stat::LostReset)?.saturating_sub(stat(Stat::NotReceivedLost)?),
             ),
             lost(
                 "skipped",
@@ -186,7 +189,7 @@ impl Baseline {
             lost(
                 "untallied",
                 "resets counted without their kind, because there were too many kinds",
-                stat(Stat::Untallied),
+                stat(Stat::Untallied)?,
             ),
             lost(
                 "undecoded",
@@ -201,43 +204,43 @@ impl Baseline {
             lost(
                 "close_lost",
                 "resets whose owner came too late for the ring",
-                stat(Stat::LostClosed),
+                stat(Stat::LostClosed)?,
             ),
             lost(
                 "listener_lost",
                 "listeners not remembered, because the ring or their table was full",
-                stat(Stat::LostListener) + pipeline.forgotten_listeners(),
+                stat(Stat::LostListener)? + pipeline.forgotten_listeners(),
             ),
             lost(
                 "sockets_full",
                 "sockets not remembered, because the table of live sockets was full",
-                stat(Stat::SocketsFull),
+                stat(Stat::SocketsFull)?,
             ),
             lost(
                 "history_failed",
                 "times that the history of closed connections was busy",
-                stat(Stat::HistoryFailed),
+                stat(Stat::HistoryFailed)?,
             ),
             lost(
                 "read_failed",
                 "reads of kernel memory that failed",
-                stat(Stat::ReadFailed),
+                stat(Stat::ReadFailed)?,
             ),
             lost(
                 "stack_failed",
                 "kernel stacks that could not be read",
-                stat(Stat::StackFailed),
+                stat(Stat::StackFailed)?,
             ),
         ];
-        let filtered_in_kernel = (stat(Stat::SentFiltered) + stat(Stat::ReceivedFiltered))
-            .saturating_sub(stat(Stat::NotReceivedFiltered));
+        let filtered_in_kernel = (stat(Stat::SentFiltered)? + stat(Stat::ReceivedFiltered)?)
+            .saturating_sub(stat(Stat::NotReceivedFiltered)?);
         let kinds = tally::kinds(tracer.tally()?, |number| pipeline.reason(number));
-        let total = stat(Stat::Sent);
+        let total = stat(Stat::Sent)?;
         let sent = Sent {
             by_netns: &tally.sent_by_netns,
             kinds: &kinds,
             total,
-            untallied: stat(Stat::Untallied),
+            untallied: stat(Stat::Untallied)?,
             skipped: skipped.unwrap_or(0),
         };
         let namespaces = self.namespaces(&sent, abilities, end);
@@ -246,7 +249,7 @@ impl Baseline {
             time_ns: wall_ns,
             duration: self.started.elapsed(),
             sent: total,
-            received: stat(Stat::Received).saturating_sub(stat(Stat::NotReceived)),
+            received: stat(Stat::Received)?.saturating_sub(stat(Stat::NotReceived)?),
             causes: tally
                 .causes
                 .iter()

@@ -264,12 +264,12 @@ impl Run {
         if self.options.output == cli::Output::Screen {
             return Ok(None);
         }
-        let counters = self.tracer.counters()?;
         Ok(Some(Counted {
-            sent: counters.of(Stat::Sent) + counters.of(Stat::Interrupting),
-            received: counters
-                .of(Stat::Received)
-                .saturating_sub(counters.of(Stat::NotReceived)),
+            sent: self.tracer.stat(Stat::Sent)? + self.tracer.stat(Stat::Interrupting)?,
+            received: self
+                .tracer
+                .stat(Stat::Received)?
+                .saturating_sub(self.tracer.stat(Stat::NotReceived)?),
         }))
     }
 

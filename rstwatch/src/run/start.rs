@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
 use caps::Capability;
 use jiff::tz::TimeZone;
+use rstwatch_common::stats::Stat;
 
 use super::{counters::Baseline, rings::Rings};
 use crate::{
@@ -80,7 +81,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     let rings = Rings::new(tracer.take_rings()?);
     keep_up();
     // Before any other thread is started: each has its own capabilities.
-    privileges::drop_unneeded(|| tracer.counters().is_ok())
+    privileges::drop_unneeded(|| tracer.stat(Stat::Sent).is_ok())
         .context("cannot give up the privileges that are no longer needed")?;
     let host = HostFacts {
         uptime: uptime(),

@@ -128,7 +128,7 @@ impl View {
             let totals = Totals {
                 counted: tally.shown,
                 filtered: tally.filtered,
-                lost: run.tracer.counters()?.of(Stat::LostReset),
+                lost: run.tracer.stat(Stat::LostReset)?,
             };
             let (storm, recent) = run.pipeline.storm_and_recent();
             let mut data = Data::gather(storm, recent.as_deref(), now, &self.zone, &self.asked);
