@@ -1,8 +1,8 @@
 //! What each CPU has for itself.
 //!
 //! It is an element of an ordinary array. One of a per-CPU array takes two more loads to find, which
-//! wait for each other: a pointer from a table, and where this CPU's memory begins. In a storm the
-//! counting of a reset waited for them most of its time.
+//! wait for each other: a pointer from a table, and where this CPU's memory begins. User space reads all
+//! elements of a per-CPU array with one call, and of these one with each: what it reads often is not here.
 
 use aya_ebpf::{helpers::bpf_get_smp_processor_id, maps::Array};
 
