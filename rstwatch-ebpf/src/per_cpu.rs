@@ -13,8 +13,8 @@ use crate::maps;
 #[repr(transparent)]
 pub struct PerCpu<T>(Array<Apart<T>>);
 
-/// A value in cache lines of its own: other CPUs write to those beside it.
-#[repr(C, align(64))]
+/// A value in cache lines of its own, two of which processors fetch together: other CPUs write to those beside it.
+#[repr(C, align(128))]
 struct Apart<T>(T);
 
 impl<T> PerCpu<T> {

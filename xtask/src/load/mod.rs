@@ -53,6 +53,8 @@ const SETTLED: Duration = Duration::from_millis(20);
 pub(crate) enum Load {
     /// Connections that are accepted and closed in order by both ends, one after the other
     Short,
+    /// Connections with a request and an answer, one after the other
+    Exchange,
     /// Connections with a request and an answer, eight at a time, from and to as many threads as keep
     /// two processors busy
     Busy,
@@ -107,7 +109,8 @@ impl Load {
     /// What a person reads.
     pub(crate) const fn title(self) -> &'static str {
         match self {
-            Self::Short => "short connections",
+            Self::Short => "connections that carry nothing",
+            Self::Exchange => "short connections",
             Self::Busy => "short connections, 8 at a time",
             Self::Refused => "connects to a closed port, 1 thread",
             Self::RefusedTwice => "connects to a closed port, 2 threads",
@@ -120,6 +123,7 @@ impl Load {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Short => "short",
+            Self::Exchange => "exchange",
             Self::Busy => "busy",
             Self::Refused => "refused",
             Self::RefusedTwice => "refused-twice",
@@ -131,7 +135,7 @@ impl Load {
     /// The ports that its resets are sent from; `None` where they are not what it is about.
     pub(crate) const fn ports(self) -> Option<RangeInclusive<u16>> {
         match self {
-            Self::Short | Self::Busy => None,
+            Self::Short | Self::Exchange | Self::Busy => None,
             Self::Refused | Self::RefusedTwice | Self::RawSyn | Self::Unread => Some(PORTS),
         }
     }
@@ -140,7 +144,7 @@ impl Load {
     /// where a stray one is no part of the load.
     pub(crate) const fn resets_each(self) -> u64 {
         match self {
-            Self::Short | Self::Busy => 0,
+            Self::Short | Self::Exchange | Self::Busy => 0,
             Self::RawSyn => 1,
             Self::Refused | Self::RefusedTwice | Self::Unread => 2,
         }
@@ -154,6 +158,7 @@ type Work = Box<dyn FnMut(Duration) -> Result<(u64, Duration)>>;
 pub(crate) fn run(load: Load) -> Result<()> {
     let mut work: Work = match load {
         Load::Short => short()?,
+        Load::Exchange => exchange()?,
         Load::Busy => busy()?,
         Load::Refused => Box::new(|time| Ok(refused(time, 1))),
         Load::RefusedTwice => Box::new(|time| Ok(refused(time, 2))),
@@ -274,42 +279,23 @@ fn short() -> Result<Work> {
     }))
 }
 
+/// One thread asks, and one answers and closes.
+fn exchange() -> Result<Work> {
+    let server = Server::start(1)?;
+    let mut address = 0_u16;
+    Ok(Box::new(move |time| {
+        let start = Instant::now();
+        let made = server.ask_from(1, &mut address, start, time)?;
+        Ok((made, start.elapsed()))
+    }))
+}
+
 /// Eight threads ask, and two answer and close.
 fn busy() -> Result<Work> {
     const ASKING: u8 = 8;
     const ANSWERING: usize = 2;
-    const REQUEST: [u8; 128] = [b'?'; 128];
-    const ANSWER: [u8; 1024] = [b'!'; 1024];
 
-    // Far more than what remains in TIME_WAIT here: beyond the limit the kernel closes at once.
-    fs::write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "2000000")
-        .context("cannot raise the limit of ends in TIME_WAIT")?;
-    let listener =
-        Arc::new(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen")?);
-    let port = listener
-        .local_addr()
-        .context("the listener has no address")?
-        .port();
-    for _ in 0..ANSWERING {
-        let listener = Arc::clone(&listener);
-        thread::spawn(move || {
-            // Ends with the process. Who asks notices what goes wrong.
-            for mut accepted in listener.incoming().flatten() {
-                let mut request = REQUEST;
-                if accepted.read_exact(&mut request).is_ok() {
-                    let _ = accepted.write_all(&ANSWER);
-                }
-            }
-        });
-    }
-    let ask = move |addr: Ipv4Addr| -> Result<()> {
-        let mut stream = TcpStream::connect((addr, port)).context("cannot connect")?;
-        stream.write_all(&REQUEST).context("cannot ask")?;
-        let mut answer = Vec::with_capacity(ANSWER.len());
-        stream.read_to_end(&mut answer).context("cannot read")?;
-        ensure!(answer == ANSWER, "the answer is another one");
-        Ok(())
-    };
+    let server = Server::start(ANSWERING)?;
     let mut addresses: [u16; ASKING as usize] = [0; ASKING as usize];
     Ok(Box::new(move |time| {
         let start = Instant::now();
@@ -317,16 +303,7 @@ fn busy() -> Result<Work> {
             let asking: Vec<_> = (1..=ASKING)
                 .zip(&mut addresses)
                 .map(|(block, address)| {
-                    scope.spawn(move || -> Result<u64> {
-                        let mut made = 0;
-                        while start.elapsed() < time {
-                            let [high, low] = address.to_be_bytes();
-                            ask(Ipv4Addr::new(127, block, high, low))?;
-                            *address = address.wrapping_add(1);
-                            made += 1;
-                        }
-                        Ok(made)
-                    })
+                    scope.spawn(move || server.ask_from(block, address, start, time))
                 })
                 .collect();
             asking
@@ -339,6 +316,64 @@ fn busy() -> Result<Work> {
         })?;
         Ok((made, start.elapsed()))
     }))
+}
+
+/// Who answers one request of each connection, and closes it. It ends with the process.
+#[derive(Clone, Copy)]
+struct Server {
+    port: u16,
+}
+
+impl Server {
+    const REQUEST: [u8; 128] = [b'?'; 128];
+    const ANSWER: [u8; 1024] = [b'!'; 1024];
+
+    fn start(threads: usize) -> Result<Self> {
+        // Far more than what remains in TIME_WAIT here: beyond the limit the kernel closes at once.
+        fs::write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "2000000")
+            .context("cannot raise the limit of ends in TIME_WAIT")?;
+        let listener =
+            Arc::new(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen")?);
+        let port = listener
+            .local_addr()
+            .context("the listener has no address")?
+            .port();
+        for _ in 0..threads {
+            let listener = Arc::clone(&listener);
+            thread::spawn(move || {
+                // Who asks notices what goes wrong.
+                for mut accepted in listener.incoming().flatten() {
+                    let mut request = Self::REQUEST;
+                    if accepted.read_exact(&mut request).is_ok() {
+                        let _ = accepted.write_all(&Self::ANSWER);
+                    }
+                }
+            });
+        }
+        Ok(Self { port })
+    }
+
+    /// Asks again and again until `time` after `start`; returns how often. To another address of the `block`
+    /// each time: the ends in TIME_WAIT would soon take up all ports of one.
+    fn ask_from(self, block: u8, address: &mut u16, start: Instant, time: Duration) -> Result<u64> {
+        let mut made = 0;
+        while start.elapsed() < time {
+            let [high, low] = address.to_be_bytes();
+            self.ask(Ipv4Addr::new(127, block, high, low))?;
+            *address = address.wrapping_add(1);
+            made += 1;
+        }
+        Ok(made)
+    }
+
+    fn ask(self, addr: Ipv4Addr) -> Result<()> {
+        let mut stream = TcpStream::connect((addr, self.port)).context("cannot connect")?;
+        stream.write_all(&Self::REQUEST).context("cannot ask")?;
+        let mut answer = Vec::with_capacity(Self::ANSWER.len());
+        stream.read_to_end(&mut answer).context("cannot read")?;
+        ensure!(answer == Self::ANSWER, "the answer is another one");
+        Ok(())
+    }
 }
 
 fn refused(time: Duration, threads: usize) -> (u64, Duration) {
