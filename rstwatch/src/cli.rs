@@ -319,6 +319,11 @@ pub struct RunningArgs {
     #[arg(long, value_name = "PATH", help_heading = "Running it")]
     ready_file: Option<PathBuf>,
 
+    /// Let go of all hooks on SIGUSR1, and go on reading: for the benchmark, which holds their programs, and then
+    /// attaches and detaches them itself
+    #[arg(long, hide = true)]
+    lend_hooks: bool,
+
     /// Size of the ring buffer between the kernel and rstwatch, rounded up to a power of two
     #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "8MiB")]
     #[arg(help_heading = "Running it")]
@@ -392,6 +397,8 @@ pub struct TraceOptions {
     pub max_rate: Option<NonZeroU32>,
     /// Create this file once every hook is in place.
     pub ready_file: Option<PathBuf>,
+    /// Let go of the hooks on SIGUSR1.
+    pub lend_hooks: bool,
     /// Attach as raw tracepoints only.
     pub raw_tracepoints: bool,
     /// Log what the BPF programs report.
@@ -486,6 +493,7 @@ impl TraceArgs {
             interval: self.interval,
             max_rate,
             ready_file: self.running.ready_file,
+            lend_hooks: self.running.lend_hooks,
             raw_tracepoints: self.running.raw_tracepoints,
             bpf_log: self.bpf_log,
             ring_size: ring_size(self.running.ring_size, environment.page_size)?,
@@ -748,6 +756,7 @@ mod tests {
                 interval: None,
                 max_rate: NonZeroU32::new(100),
                 ready_file: None,
+                lend_hooks: false,
                 raw_tracepoints: false,
                 bpf_log: false,
                 ring_size: 8 << 20,
@@ -1031,6 +1040,7 @@ mod tests {
             options(&["--ready-file", "/run/ready"]).ready_file,
             Some(PathBuf::from("/run/ready"))
         );
+        assert!(options(&["--lend-hooks"]).lend_hooks);
         assert!(options(&["--bpf-log"]).bpf_log);
         assert!(options(&["--raw-tracepoints"]).raw_tracepoints);
         assert_eq!(options(&["--history", "65536"]).history, 65_536);

@@ -79,6 +79,7 @@ impl TopArgs {
                 interval: None,
                 max_rate: None,
                 ready_file: self.running.ready_file,
+                lend_hooks: self.running.lend_hooks,
                 raw_tracepoints: self.running.raw_tracepoints,
                 // There is no place on the screen to read it.
                 bpf_log: false,

@@ -264,6 +264,22 @@ impl Tracer {
         }))
     }
 
+    /// Detaches all, for good, and keeps what the programs have counted and still write: another process that
+    /// holds them may attach them.
+    pub fn let_go(&mut self) {
+        self.waiting = None;
+        for (_, program) in self.ebpf.programs_mut() {
+            // One that was not loaded is none to let go of.
+            let _ = match program {
+                Program::BtfTracePoint(program) => program.unload(),
+                Program::RawTracePoint(program) => program.unload(),
+                Program::FEntry(program) => program.unload(),
+                Program::KProbe(program) => program.unload(),
+                _ => Ok(()),
+            };
+        }
+    }
+
     /// The rings to read from, of the CPUs with even numbers and of the others, which are filled since the
     /// start. Mapping them makes all of them count as this process's memory, and twice, since each is mapped
     /// twice in a row: better after the start, which needs much itself, than within.

@@ -112,16 +112,31 @@ pub async fn trace_into(
     stop.after(run.options.duration);
     ready(run.abilities);
     let mut asked = pin!(asked);
+    let mut lend = run.options.lend_hooks.then(lend_asked).transpose()?;
     let ending = loop {
         tokio::select! {
             biased;
             ending = stop.requested() => break ending,
             () = &mut asked => break Ending::Other,
+            () = wanted(&mut lend) => run.tracer.let_go(),
             more = run.turn() => if !more? { break Ending::Other },
         }
     };
     run.finish().await?;
     Ok(ending)
+}
+
+/// What asks for the hooks, for another process to attach and detach.
+fn lend_asked() -> Result<Signal> {
+    signal(SignalKind::user_defined1()).context("cannot watch for SIGUSR1")
+}
+
+/// Waits for it, if anybody may ask.
+async fn wanted(lend: &mut Option<Signal>) {
+    match lend {
+        Some(signal) => drop(signal.recv().await),
+        None => pending().await,
+    }
 }
 
 /// What ends the run from outside.

@@ -13,7 +13,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{LAST_WORDS, Run, Stop, ready::ReadyFile};
+use super::{LAST_WORDS, Run, Stop, lend_asked, ready::ReadyFile, wanted};
 use crate::{
     cli::top::TopOptions,
     clock,
@@ -71,6 +71,7 @@ pub async fn top(options: TopOptions) -> Result<()> {
     stop.after(run.options.duration);
     let mut redraw = interval(REDRAW);
     redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut lend = run.options.lend_hooks.then(lend_asked).transpose()?;
     let mut hung_up = false;
     loop {
         tokio::select! {
@@ -88,6 +89,7 @@ pub async fn top(options: TopOptions) -> Result<()> {
                 Some(Input::Resized) => view.show(&mut run)?,
                 Some(Input::Gone) | None => break,
             },
+            () = wanted(&mut lend) => run.tracer.let_go(),
             _ = redraw.tick() => view.show(&mut run)?,
             more = run.turn() => if !more? { break },
         }

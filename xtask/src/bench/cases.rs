@@ -69,8 +69,12 @@ impl Tracing {
 }
 
 impl Case {
-    /// Whether all that there is of the tracer are its hooks, while its reader sleeps: then they can be attached
-    /// and detached while the load goes on.
+    /// Whether the tracer lends its hooks to the load, which attaches and detaches them while it goes on.
+    pub(super) fn is_by_turns(&self) -> bool {
+        self.tracing.rstwatch_args().is_some()
+    }
+
+    /// Whether the tracer's reader has nothing to do: all that there is of it are its hooks.
     pub(super) fn is_hooks_alone(&self) -> bool {
         self.load.resets_each() == 0 || self.tracing == Filtered
     }
@@ -89,9 +93,10 @@ const fn case(load: Load, tracing: Tracing, pairs: usize) -> Case {
     }
 }
 
-const CASES: [Case; 19] = [
+const CASES: [Case; 20] = [
     // The smallest difference takes the most pairs to be seen.
     case(Load::Short, Json, 21),
+    case(Load::Exchange, Json, 21),
     case(Load::Busy, Json, 7),
     case(Load::Refused, Json, 7),
     case(Load::Refused, Table, 7),

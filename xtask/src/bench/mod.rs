@@ -54,6 +54,10 @@ const QUIET: Duration = Duration::from_millis(500);
 /// For how long a load works at a time that works by turns with hooks and without.
 const TURN: Duration = Duration::from_millis(100);
 
+/// The same where the tracer's reader has something to do: it lags behind by a few milliseconds, which go to
+/// the next turn.
+const TURN_WITH_READER: Duration = Duration::from_millis(300);
+
 /// What is to be measured, and for how long.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -199,7 +203,7 @@ impl Bench {
         for pair in 0..case.pairs {
             let mut loaded = self.load(case.load)?;
             // Each goes first as often, so that what drifts meets both alike.
-            let pair = if case.is_hooks_alone() {
+            let pair = if case.is_by_turns() {
                 self.by_turns(case, &mut loaded)?
             } else if pair % 2 == 0 {
                 let without = self.untraced(&mut loaded)?;
@@ -233,13 +237,13 @@ impl Bench {
 
     fn traced(&self, case: Case, loaded: &mut Loaded) -> Result<Traced> {
         let tracer = self.tracers.start(case.tracing, self.tracers.files()?)?;
-        Self::watch(tracer, case, loaded, self.seconds)
+        let done = Self::work(loaded, self.seconds)?;
+        Self::end(tracer, case, done)
     }
 
-    /// Has a tracer see so many seconds of the load, and ends it.
-    fn watch(tracer: Tracer, case: Case, loaded: &mut Loaded, seconds: f64) -> Result<Traced> {
+    /// Ends a tracer that has seen the load do so much.
+    fn end(tracer: Tracer, case: Case, done: Done) -> Result<Traced> {
         let ready = tracer.ready;
-        let done = Self::work(loaded, seconds)?;
         let used = tracer.caught_up()?;
         let seen = tracer.end(case.load, &done)?;
         Ok(Traced {
@@ -252,24 +256,33 @@ impl Bench {
         })
     }
 
-    /// What costs as much as the tracer's hooks do, which is little: so the tracer is started, found to see the
-    /// load, and ended but for its programs, which the load attaches and detaches several times a second.
+    /// The load works while the tracer sees all of it, and then by turns without its hooks and with them, which
+    /// it attaches and detaches itself; the reader is at work all the time.
     fn by_turns(&self, case: Case, loaded: &mut Loaded) -> Result<Pair> {
         let tracer = self.tracers.start(case.tracing, self.tracers.files()?)?;
-        loaded.hold(attached_in(&tracer.files()?))?;
         // Without resets it has nothing to count.
         let seconds = match case.load.resets_each() {
             0 => TURN.as_secs_f64(),
             _ => self.seconds,
         };
-        let watched = Self::watch(tracer, case, loaded, seconds)?;
+        let first = Self::work(loaded, seconds)?;
+        tracer.caught_up()?;
+        loaded.hold(attached_in(&tracer.files()?))?;
+        tracer.let_go()?;
         thread::sleep(QUIET);
-        let turns = Duration::from_secs_f64(self.seconds).as_millis() / TURN.as_millis();
-        let [without, with] = loaded.take_turns(turns as u32, TURN.as_secs_f64())?;
+        let turn = if case.is_hooks_alone() {
+            TURN
+        } else {
+            TURN_WITH_READER
+        };
+        let turns = Duration::from_secs_f64(self.seconds).div_duration_f64(turn);
+        let turns = (turns.round() as u32).max(1);
+        let [without, with] = loaded.take_turns(turns, turn.as_secs_f64())?;
+        let traced = Self::end(tracer, case, first.and(with))?;
         Ok(Pair {
             without,
             with,
-            traced: watched,
+            traced,
         })
     }
 

@@ -21,6 +21,7 @@ use super::{
     cases::Tracing,
     outcome::Seen,
     process::{Process, Used},
+    programs::attached_in,
     rival::{self, Bpftrace},
     summary,
 };
@@ -76,9 +77,9 @@ pub(super) struct Tracer {
     at_ready: Used,
 }
 
-/// Room for what a tracer writes to its output in the longest run that is usual: 2 s at 400,000
-/// resets a second, of 1 kB each.
-const ROOM: u64 = 1 << 30;
+/// Room for what a tracer writes to its output in the longest run that is usual: 2 s, and as long by
+/// turns, at 400,000 resets a second, of 1 kB each.
+const ROOM: u64 = 2 << 30;
 
 /// Where the kernel keeps files in memory alone.
 const IN_MEMORY: &str = "/dev/shm";
@@ -229,6 +230,7 @@ impl Tracers {
         let mut rstwatch = Command::new(&self.rstwatch);
         rstwatch
             .args(tracing.rstwatch_args().unwrap_or_default())
+            .arg("--lend-hooks")
             .arg("--ready-file")
             .arg(&files.ready);
         Ok(rstwatch)
@@ -288,6 +290,19 @@ impl Tracer {
     /// Its open files, as the kernel describes them.
     pub(super) fn files(&self) -> Result<Vec<String>> {
         self.process.files()
+    }
+
+    /// Has rstwatch let go of its hooks, whose programs somebody else holds, and go on reading.
+    pub(super) fn let_go(&self) -> Result<()> {
+        let title = self.tracing.title();
+        kill(pid_of(&self.child)?, Signal::SIGUSR1)
+            .with_context(|| format!("cannot ask {title} for its hooks"))?;
+        let deadline = Instant::now() + CATCH_UP;
+        while !attached_in(&self.files()?).is_empty() {
+            ensure!(Instant::now() < deadline, "{title} keeps its hooks");
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Ends it, and returns what it saw while there was the load.

@@ -97,6 +97,17 @@ pub(crate) struct Done {
 }
 
 impl Done {
+    /// This, and what it did another time in the same network namespace.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            made: self.made + other.made,
+            with_warm_up: self.with_warm_up + other.with_warm_up,
+            seconds: self.seconds + other.seconds,
+            out_rsts: self.out_rsts + other.out_rsts,
+            netns: self.netns,
+        }
+    }
+
     /// Connections, or resets, a second.
     pub(crate) fn rate(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "no load makes 2^52 connections")]
@@ -154,6 +165,9 @@ impl Load {
 /// Works for a given time; returns what it made, and how long it took.
 type Work = Box<dyn FnMut(Duration) -> Result<(u64, Duration)>>;
 
+/// How many resets were sent.
+type Count = fn() -> Result<u64>;
+
 /// Makes the load as often and as long as standard input says, and prints what it did.
 pub(crate) fn run(load: Load) -> Result<()> {
     let mut work: Work = match load {
@@ -169,6 +183,11 @@ pub(crate) fn run(load: Load) -> Result<()> {
         Load::Unread => unread()?,
     };
     let netns = netns()?;
+    // Where the kernel sends none there is nothing to wait for.
+    let count: Count = match load.resets_each() {
+        0 => out_rsts,
+        _ => settled_out_rsts,
+    };
     let mut hooks = Hooks::hold(&[])?;
     for line in std::io::stdin().lines() {
         let line = line.context("cannot read what to do")?;
@@ -180,7 +199,7 @@ pub(crate) fn run(load: Load) -> Result<()> {
                 ids.len().to_string()
             }
             Order::TakeTurns { pairs, seconds } => {
-                let turns = take_turns(&mut work, netns, &mut hooks, pairs, seconds)?;
+                let turns = take_turns(&mut work, netns, count, &mut hooks, pairs, seconds)?;
                 serde_json::to_string(&turns)?
             }
         };
@@ -214,6 +233,7 @@ fn done(work: &mut Work, netns: u32, seconds: f64) -> Result<Done> {
 fn take_turns(
     work: &mut Work,
     netns: u32,
+    count: Count,
     hooks: &mut Hooks,
     pairs: u32,
     seconds: f64,
@@ -233,14 +253,15 @@ fn take_turns(
         if hooked {
             hooks.attach()?;
         }
-        let before = out_rsts()?;
+        let before = count()?;
         let (warming_up, _) = work(SHORT_WARM_UP)?;
         let (made, took) = work(time)?;
         let done = &mut turns[usize::from(hooked)];
         done.made += made;
         done.with_warm_up += warming_up + made;
         done.seconds += took.as_secs_f64();
-        done.out_rsts += out_rsts()? - before;
+        // With the hooks still there: they see what is counted, all of it and nothing else.
+        done.out_rsts += count()? - before;
         hooks.detach();
     }
     Ok(turns)
