@@ -15,9 +15,9 @@ fn interpreter() -> Interpreter {
         reasons: Reasons::default(),
         // __tcp_close and do_syscall_64's caller, as /proc/kallsyms shows them.
         stacks: Stacks::from_kallsyms(
-            b"ffffffff81000000 T __tcp_close\nffffffff81001000 T __fput\n\
+            &b"ffffffff81000000 T __tcp_close\nffffffff81001000 T __fput\n\
               ffffffff81002000 T tcp_keepalive_timer\nffffffff81003000 T tcp_abort\n\
-              ffffffff81004000 T other\n",
+              ffffffff81004000 T other\n"[..],
         )
         .unwrap(),
     }

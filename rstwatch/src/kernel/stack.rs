@@ -6,6 +6,8 @@
 //! neither the system call nor, before 6.12, anything at all. What the verdict means for the cause
 //! is not decided here.
 
+use std::io::BufRead;
+
 use super::symbols::{Symbols, SymbolsError};
 use crate::event::{Context, Path};
 
@@ -124,7 +126,7 @@ impl Stacks {
     /// # Errors
     ///
     /// When the symbols cannot be used; [`Stacks::unreadable`] then takes the place.
-    pub fn from_kallsyms(text: &[u8]) -> Result<Self, SymbolsError> {
+    pub fn from_kallsyms(text: impl BufRead) -> Result<Self, SymbolsError> {
         let names = FUNCTIONS.each_ref().map(|function| function.name);
         let symbols = Symbols::parse(text, &names)?;
         Ok(Self {

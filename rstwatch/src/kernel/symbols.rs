@@ -3,7 +3,12 @@
 //! Which functions matter, and what it means that one is on a stack, is decided in
 //! [`super::stack`].
 
-use std::{collections::HashMap, error::Error, fmt};
+use std::{
+    collections::HashMap,
+    error::Error,
+    fmt,
+    io::{self, BufRead},
+};
 
 /// Bytes that a function is taken to have at the most, for one that no other follows. The kernel's
 /// longest are well below.
@@ -16,14 +21,19 @@ pub enum SymbolsError {
     Hidden,
     /// There is no function in the text.
     Empty,
+    /// Reading it failed.
+    Unreadable(io::ErrorKind),
 }
 
 impl fmt::Display for SymbolsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Hidden => "the addresses in /proc/kallsyms are hidden (kernel.kptr_restrict)",
-            Self::Empty => "/proc/kallsyms lists no function",
-        })
+        match self {
+            Self::Hidden => {
+                f.write_str("the addresses in /proc/kallsyms are hidden (kernel.kptr_restrict)")
+            }
+            Self::Empty => f.write_str("/proc/kallsyms lists no function"),
+            Self::Unreadable(kind) => write!(f, "reading /proc/kallsyms failed: {kind}"),
+        }
     }
 }
 
@@ -51,24 +61,26 @@ impl Symbols {
     /// A function may be in several pieces: what follows a dot in a name (`.cold`, `.isra.0`,
     /// `.constprop.0`, `.part.0`) tells pieces and variants of one function apart. A piece ends
     /// where the next function begins. The lines may be in any order, as those of modules are.
-    /// Lines that are not understood are skipped.
+    /// Lines that are not understood are skipped. Line by line, since all of it takes megabytes at a moment
+    /// when other things do as well.
     ///
     /// # Errors
     ///
-    /// When the addresses are hidden, or there is no function at all. That a wanted function is
+    /// When it cannot be read, the addresses are hidden, or there is no function at all. That a wanted function is
     /// not there is no error.
-    pub fn parse(kallsyms: &[u8], wanted: &[&str]) -> Result<Self, SymbolsError> {
+    pub fn parse(mut kallsyms: impl BufRead, wanted: &[&str]) -> Result<Self, SymbolsError> {
         let indices: HashMap<&[u8], usize> = (wanted.iter().enumerate())
             .map(|(index, name)| (name.as_bytes(), index))
             .collect();
-        // A line is 45 bytes long on average.
-        let mut addresses = Vec::with_capacity(kallsyms.len() / 40);
-        let mut ranges = Vec::new();
-        let mut rest = kallsyms;
-        while !rest.is_empty() {
-            let end = rest.iter().position(|&byte| byte == b'\n');
-            let (line, next) = end.map_or((rest, &[][..]), |end| (&rest[..end], &rest[end + 1..]));
-            rest = next;
+        let (mut addresses, mut ranges) = (Vec::new(), Vec::new());
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = kallsyms.read_until(b'\n', &mut line);
+            if read.map_err(|error| SymbolsError::Unreadable(error.kind()))? == 0 {
+                break;
+            }
+            let line = line.strip_suffix(b"\n").unwrap_or(&line);
             let Some((start, name)) = function(line) else {
                 continue;
             };
@@ -194,7 +206,7 @@ fffffffff81000000 T tcp_close
 
     #[test]
     fn the_last_function_does_not_reach_to_the_end_of_memory() {
-        let symbols = Symbols::parse(b"ffffffff81000100 T tcp_close", &WANTED).unwrap();
+        let symbols = Symbols::parse(&b"ffffffff81000100 T tcp_close"[..], &WANTED).unwrap();
         assert_eq!(symbols.find(0xffff_ffff_8100_0200), Some(0));
         assert_eq!(symbols.find(0xffff_ffff_9100_0200), None);
     }
@@ -202,22 +214,40 @@ fffffffff81000000 T tcp_close
     #[test]
     fn hidden_addresses_are_not_taken_for_real_ones() {
         let hidden = b"0000000000000000 T _text\n0000000000000000 T tcp_close\n";
-        assert_eq!(Symbols::parse(hidden, &WANTED), Err(SymbolsError::Hidden));
+        assert_eq!(
+            Symbols::parse(&hidden[..], &WANTED),
+            Err(SymbolsError::Hidden)
+        );
         for empty in [&b""[..], b"\n\n", b"ffffffff81000100 D jiffies\n"] {
             assert_eq!(Symbols::parse(empty, &WANTED), Err(SymbolsError::Empty));
         }
     }
 
     #[test]
+    fn a_text_that_cannot_be_read_on_is_no_shorter_one() {
+        struct Broken;
+        impl io::Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::PermissionDenied.into())
+            }
+        }
+        let text = io::BufReader::new(io::Read::chain(TEXT, Broken));
+        assert_eq!(
+            Symbols::parse(text, &WANTED),
+            Err(SymbolsError::Unreadable(io::ErrorKind::PermissionDenied))
+        );
+    }
+
+    #[test]
     fn a_kernel_without_the_wanted_functions_is_no_error() {
-        let symbols = Symbols::parse(b"ffffffff81000100 T other\n", &WANTED).unwrap();
+        let symbols = Symbols::parse(&b"ffffffff81000100 T other\n"[..], &WANTED).unwrap();
         assert_eq!(symbols.find(0xffff_ffff_8100_0100), None);
     }
 
     proptest! {
         #[test]
         fn any_text_is_taken(text: Vec<u8>, address: u64) {
-            if let Ok(symbols) = Symbols::parse(&text, &WANTED) {
+            if let Ok(symbols) = Symbols::parse(&text[..], &WANTED) {
                 symbols.find(address);
             }
         }
@@ -226,7 +256,7 @@ fffffffff81000000 T tcp_close
         fn a_damaged_text_is_taken(at in 0..TEXT.len(), byte: u8, address: u64) {
             let mut text = TEXT.to_vec();
             text[at] = byte;
-            if let Ok(symbols) = Symbols::parse(&text, &WANTED) {
+            if let Ok(symbols) = Symbols::parse(&text[..], &WANTED) {
                 symbols.find(address);
             }
         }

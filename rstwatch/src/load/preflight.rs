@@ -1,7 +1,11 @@
 //! Why tracing cannot start, each said in one sentence with its remedy, and the checks that find it
 //! out before the kernel answers with a bare errno.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::{self, File},
+    io::{self, BufReader},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result};
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
@@ -249,8 +253,8 @@ pub fn read_btf() -> Result<Vec<u8>, StartError> {
 ///
 /// When that cannot be read, or is hidden.
 pub fn read_stacks() -> Result<Stacks> {
-    let text = fs::read(KALLSYMS).with_context(|| format!("cannot read {KALLSYMS}"))?;
-    Stacks::from_kallsyms(&text).with_context(|| {
+    let text = File::open(KALLSYMS).with_context(|| format!("cannot read {KALLSYMS}"))?;
+    Stacks::from_kallsyms(BufReader::new(text)).with_context(|| {
         format!(
             "{KALLSYMS} shows no addresses (it takes CAP_SYSLOG, and kernel.kptr_restrict not to be 2)"
         )
