@@ -382,6 +382,7 @@ impl fmt::Debug for Environment<'_> {
 
 /// What `trace` is to do, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct TraceOptions {
     /// Which events to show.
     pub filter: Filter,

@@ -7,6 +7,7 @@
 mod counters;
 mod doctor;
 mod interrupted;
+mod lent;
 mod load;
 mod options;
 mod output;

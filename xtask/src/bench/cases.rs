@@ -96,7 +96,7 @@ const fn case(load: Load, tracing: Tracing, pairs: usize) -> Case {
 const CASES: [Case; 20] = [
     // The smallest difference takes the most pairs to be seen.
     case(Load::Short, Json, 21),
-    case(Load::Exchange, Json, 21),
+    case(Load::Exchange, Json, 7),
     case(Load::Busy, Json, 7),
     case(Load::Refused, Json, 7),
     case(Load::Refused, Table, 7),

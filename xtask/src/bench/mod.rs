@@ -168,7 +168,13 @@ fn minutes(cases: &[Case], seconds: f64) -> u64 {
         .iter()
         .map(|case| {
             let traced = case.pairs as u32 + 1;
-            f64::from(traced) * 2.0 * (seconds + BESIDES_S)
+            // By turns the load works a third time, before them.
+            let runs = if case.is_by_turns() && case.load.resets_each() > 0 {
+                3.0
+            } else {
+                2.0
+            };
+            f64::from(traced) * runs * (seconds + BESIDES_S)
         })
         .sum();
     Duration::from_secs_f64(runs).as_secs().div_ceil(60)
@@ -275,14 +281,12 @@ impl Bench {
         } else {
             TURN_WITH_READER
         };
-        let turns = Duration::from_secs_f64(self.seconds).div_duration_f64(turn);
-        let turns = (turns.round() as u32).max(1);
-        let [without, with] = loaded.take_turns(turns, turn.as_secs_f64())?;
-        let traced = Self::end(tracer, case, first.and(with))?;
+        let turns = Duration::from_secs_f64(self.seconds).as_millis() / turn.as_millis();
+        let [without, with] = loaded.take_turns(turns.max(1) as u32, turn.as_secs_f64())?;
         Ok(Pair {
             without,
             with,
-            traced,
+            traced: Self::end(tracer, case, first.and(with))?,
         })
     }
 
@@ -308,7 +312,7 @@ mod tests {
     #[test]
     fn the_time_is_told_beforehand() {
         let all = cases::chosen(&[], true).expect("cases");
-        assert!((10..30).contains(&minutes(&all, 2.0)));
+        assert!((20..45).contains(&minutes(&all, 2.0)));
         assert_eq!(minutes(&all[1..2], 0.1), 1);
     }
 
