@@ -120,8 +120,8 @@ impl Load {
     /// What a person reads.
     pub(crate) const fn title(self) -> &'static str {
         match self {
-            Self::Short => "connections that carry nothing",
-            Self::Exchange => "short connections",
+            Self::Short => "short connections",
+            Self::Exchange => "short connections, with an answer",
             Self::Busy => "short connections, 8 at a time",
             Self::Refused => "connects to a closed port, 1 thread",
             Self::RefusedTwice => "connects to a closed port, 2 threads",
