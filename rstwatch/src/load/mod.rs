@@ -269,14 +269,7 @@ impl Tracer {
     pub fn let_go(&mut self) {
         self.waiting = None;
         for (_, program) in self.ebpf.programs_mut() {
-            // One that was not loaded is none to let go of.
-            let _ = match program {
-                Program::BtfTracePoint(program) => program.unload(),
-                Program::RawTracePoint(program) => program.unload(),
-                Program::FEntry(program) => program.unload(),
-                Program::KProbe(program) => program.unload(),
-                _ => Ok(()),
-            };
+            hook::unload(program);
         }
     }
 
