@@ -13,7 +13,7 @@ use caps::CapsHashSet;
 use thiserror::Error;
 
 use crate::{
-    kernel::{layout::FUNCTIONS, stack::Stacks},
+    kernel::{layout::FUNCTIONS, stack::Stacks, symbols::SymbolsError},
     privileges,
 };
 
@@ -254,10 +254,14 @@ pub fn read_btf() -> Result<Vec<u8>, StartError> {
 /// When that cannot be read, or is hidden.
 pub fn read_stacks() -> Result<Stacks> {
     let text = File::open(KALLSYMS).with_context(|| format!("cannot read {KALLSYMS}"))?;
-    Stacks::from_kallsyms(BufReader::new(text)).with_context(|| {
-        format!(
-            "{KALLSYMS} shows no addresses (it takes CAP_SYSLOG, and kernel.kptr_restrict not to be 2)"
-        )
+    Stacks::from_kallsyms(BufReader::new(text)).map_err(|error| {
+        let what = match error {
+            SymbolsError::Unreadable(_) => format!("cannot read {KALLSYMS}"),
+            SymbolsError::Hidden | SymbolsError::Empty => format!(
+                "{KALLSYMS} shows no addresses (it takes CAP_SYSLOG, and kernel.kptr_restrict not to be 2)"
+            ),
+        };
+        anyhow::Error::new(error).context(what)
     })
 }
 
