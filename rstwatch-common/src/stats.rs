@@ -10,7 +10,7 @@ pub enum Stat {
     Received,
     /// `tcp_receive_reset` fired for data on a closed receiving side: no RST had come.
     NotReceived,
-    /// A sent reset that the filter in the kernel held back.
+    /// A sent reset that the filter in the kernel held back: see [`Self::InterruptingFiltered`] too.
     SentFiltered,
     /// `tcp_receive_reset` fired for a connection that the filter in the kernel held back.
     ReceivedFiltered,
@@ -40,11 +40,13 @@ pub enum Stat {
     /// `tcp_send_reset` fired in the middle of another one's hook: the kernel skipped the program, and a
     /// second one told of it.
     Interrupting,
+    /// A sent reset that the filter in the kernel held back from that second program.
+    InterruptingFiltered,
 }
 
 impl Stat {
     /// Every counter, in the order of its index.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Sent,
         Self::Received,
         Self::NotReceived,
@@ -62,6 +64,7 @@ impl Stat {
         Self::StackFailed,
         Self::OfOwnAccord,
         Self::Interrupting,
+        Self::InterruptingFiltered,
     ];
 
     /// The counter's index in the map.

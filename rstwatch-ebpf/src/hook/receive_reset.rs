@@ -15,7 +15,7 @@ use super::{
 use crate::{
     filter, history, live, maps,
     memory::{KernelPtr, Memory},
-    segment, socket, tally,
+    netns, segment, socket, tally,
 };
 
 /// The hook. `sock` is a full TCP socket, in its state before the reset.
@@ -40,15 +40,17 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     let held = unsafe { socket::is_held::<M>(sock) };
     let mut tuple = Tuple::EMPTY;
     // SAFETY: the hook's socket is not null; `tuple` is ours.
-    unsafe { socket::fill_tuple::<M>(&raw mut tuple, sock) };
+    unsafe { socket::fill_ends::<M>(&raw mut tuple, sock, socket::local_port::<M>(sock)) };
     tally::received(state, &tuple);
     let passes = filter::admits(&tuple);
     if !passes {
-        maps::count(Stat::ReceivedFiltered);
+        maps::count_alone(Stat::ReceivedFiltered);
         if !maybe_data {
             return;
         }
     }
+    // SAFETY: as above.
+    tuple.netns = unsafe { netns::inode::<M>(socket::net::<M>(sock)) };
     let known = live::find::<M>(M::address(sock));
     if state == SYN_SENT
         && let Some(entry) = known

@@ -77,6 +77,16 @@ pub fn send_reset<M: Memory, C: EbpfContext, const SECOND: bool>(
     }
 }
 
+/// Counts a reset that the filter holds back: each of the two programs for itself.
+#[inline(always)]
+fn count_filtered<const SECOND: bool>() {
+    maps::count_alone(if SECOND {
+        Stat::InterruptingFiltered
+    } else {
+        Stat::SentFiltered
+    });
+}
+
 /// A segment met no socket, or one in TIME_WAIT, of which only the common part may be read.
 #[inline(always)]
 pub(super) fn without_socket<M: Memory, C: EbpfContext, const SECOND: bool>(
@@ -92,7 +102,7 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext, const SECOND: bool>(
         unsafe { segment::fill_tuple::<M>(tuple, skb) };
         if !passes(tuple) {
             tally::sent::<SECOND>(reason, state, BY_SEGMENT, tuple.local_port);
-            maps::count(Stat::SentFiltered);
+            count_filtered::<SECOND>();
             return;
         }
     }
@@ -191,7 +201,7 @@ fn answer<M: Memory, C: EbpfContext, const SECOND: bool>(
     let none_came = known.marks & MARK_MAYBE_DATA != 0;
     let untold = known.marks & MARK_UNTOLD != 0;
     if !passes {
-        maps::count(Stat::SentFiltered);
+        count_filtered::<SECOND>();
         if none_came && untold {
             withdraw::<SECOND>(known, tuple);
             maps::count(Stat::NotReceivedFiltered);
@@ -270,7 +280,7 @@ fn active<M: Memory, C: EbpfContext, const SECOND: bool>(
     }
     tally::sent::<SECOND>(reason, state, OF_OWN_ACCORD, tuple.local_port);
     if !filter::admits(tuple) {
-        maps::count(Stat::SentFiltered);
+        count_filtered::<SECOND>();
         return;
     }
     let Some(mut slot) = maps::reserve::<ActiveReset>() else {

@@ -232,10 +232,14 @@ impl Baseline {
                 stat(Stat::StackFailed)?,
             ),
         ];
-        let filtered_in_kernel = (stat(Stat::SentFiltered)? + stat(Stat::ReceivedFiltered)?)
-            .saturating_sub(stat(Stat::NotReceivedFiltered)?);
+        let filtered_in_kernel = (stat(Stat::SentFiltered)?
+            + stat(Stat::InterruptingFiltered)?
+            + stat(Stat::ReceivedFiltered)?)
+        .saturating_sub(stat(Stat::NotReceivedFiltered)?);
         let kinds = tally::kinds(tracer.tally()?, |number| pipeline.reason(number));
-        let total = stat(Stat::Sent)?;
+        let total = tracer
+            .sent()
+            .context("cannot read the BPF side's counters of sent resets")?;
         let sent = Sent {
             by_netns: &tally.sent_by_netns,
             kinds: &kinds,
