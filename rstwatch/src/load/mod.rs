@@ -302,6 +302,15 @@ impl Tracer {
         Ok(values.iter().sum())
     }
 
+    /// Every reset that this host sent, as `tcp_send_reset` fired for it, whichever program told of it.
+    ///
+    /// # Errors
+    ///
+    /// When the counters cannot be read.
+    pub fn sent(&self) -> anyhow::Result<u64> {
+        Ok(self.stat(Stat::Sent)? + self.stat(Stat::Interrupting)?)
+    }
+
     /// Every kind of reset so far, and how many there were.
     ///
     /// # Errors

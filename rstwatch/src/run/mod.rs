@@ -280,7 +280,7 @@ impl Run {
             return Ok(None);
         }
         Ok(Some(Counted {
-            sent: self.tracer.stat(Stat::Sent)? + self.tracer.stat(Stat::Interrupting)?,
+            sent: self.tracer.sent()?,
             received: self
                 .tracer
                 .stat(Stat::Received)?

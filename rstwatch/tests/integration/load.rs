@@ -50,7 +50,7 @@ fn every_reset_of_a_storm_is_shown_and_counted() {
 }
 
 /// What a summary says became of the resets: shown, filtered, limited, without room in the ring.
-fn accounted_for(summary: &Value) -> u64 {
+pub(crate) fn accounted_for(summary: &Value) -> u64 {
     let number = |value: &Value| value.as_u64().expect("a number");
     number(&summary["shown"])
         + number(&summary["filtered"])
@@ -59,7 +59,7 @@ fn accounted_for(summary: &Value) -> u64 {
 }
 
 /// What the kernel side counted, and the sum of its tally.
-fn counted(summary: &Value) -> (u64, u64) {
+pub(crate) fn counted(summary: &Value) -> (u64, u64) {
     let number = |value: &Value| value.as_u64().expect("a number");
     let kinds = summary["tally"].as_array().expect("a tally");
     (
