@@ -19,7 +19,8 @@ plain_data! {
         pub start_ns: u64,
         /// The name of the thread group's leader, NUL-padded; any bytes may be in it.
         pub comm: [u8; COMM_LEN],
-        /// `task_struct.exit_code`: signal in the low 7 bits, exit status in bits 8 to 15.
+        /// `task_struct.exit_code` of a task that is exiting: signal in the low 7 bits, exit status in bits 8
+        /// to 15. 0 of any other.
         pub exit_code: u32,
         /// `TASK_*` bits.
         pub marks: u32,
@@ -61,6 +62,7 @@ plain_data! {
     ///
     /// IPv4 addresses stand in their IPv4-mapped IPv6 form (`::ffff:a.b.c.d`), whichever family the
     /// socket has, so that a connection has one key only.
+#[repr(align(8))]
     pub struct Tuple {
         /// This host's address, in network byte order.
         pub local: [u8; 16],
@@ -118,9 +120,11 @@ plain_data! {
         pub owner: Task,
         /// Who closed it or shut it down.
         pub closer: Task,
-        /// When it was first seen (connect or listen): nanoseconds of `CLOCK_MONOTONIC`; 0: unknown.
+        /// When it was first seen (connect or listen): nanoseconds of `CLOCK_MONOTONIC`, up to a jiffy
+        /// early; 0: unknown.
         pub born_ns: u64,
-        /// When the closer closed it, or a timeout ended it: nanoseconds of `CLOCK_MONOTONIC`; 0: neither.
+        /// When the closer closed it, or a timeout ended it: nanoseconds of `CLOCK_MONOTONIC`, up to a
+        /// jiffy early; 0: neither.
         pub closed_ns: u64,
         /// How the owner is known: `VIA_*`.
         pub via: u8,

@@ -23,7 +23,8 @@ pub mod stats;
 pub mod tally;
 
 /// The maps that have an element for each CPU; their sizes are up to user space.
-pub const PER_CPU_MAPS: [&str; 6] = [
+pub const PER_CPU_MAPS: [&str; 7] = [
+    "CLOCK",
     "FETCHED",
     "INODES",
     "RINGS",

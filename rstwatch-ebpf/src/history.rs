@@ -19,7 +19,7 @@ use core::{
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    helpers::bpf_get_smp_processor_id,
     macros::map,
     maps::Array,
 };
@@ -30,7 +30,7 @@ use rstwatch_common::{
 };
 
 use crate::{
-    globals, maps,
+    clock, globals, maps,
     memory::{KernelPtr, Memory, barrier, spread},
     per_cpu::PerCpu,
     task,
@@ -39,8 +39,30 @@ use crate::{
 /// Records of a chain that are looked at. A chain has two on average when the history is full.
 const STEPS: u32 = 8;
 
-/// Words of a [`Tuple`] before its namespace: addresses and ports.
-const ENDS: usize = offset_of!(Tuple, netns) / 4;
+/// Double words of a [`Tuple`] that are its addresses.
+const ADDRESSES: usize = offset_of!(Tuple, local_port) / 8;
+
+/// The ends of a connection as a [`Tuple`] has them in memory: both addresses, and both ports in a word.
+#[derive(Clone, Copy)]
+struct Ends {
+    addresses: [u64; ADDRESSES],
+    ports: u32,
+}
+
+impl Ends {
+    #[inline(always)]
+    fn of(tuple: &Tuple) -> Self {
+        let words: *const u64 = (&raw const *tuple).cast();
+        let mut addresses = [0; ADDRESSES];
+        for (at, word) in addresses.iter_mut().enumerate() {
+            // SAFETY: a `Tuple` begins with its addresses, and is aligned to 8 bytes.
+            *word = unsafe { *words.add(at) };
+        }
+        // SAFETY: behind them are both ports, in four bytes.
+        let ports = unsafe { *words.add(ADDRESSES).cast() };
+        Self { addresses, ports }
+    }
+}
 
 /// A CPU's ring.
 #[repr(C)]
@@ -77,8 +99,9 @@ type Link = u64;
 /// processor's cache, so each line counts that a close writes to: nearly all write to two.
 #[repr(C, align(64))]
 struct Past {
-    /// The connection's addresses and ports, as in [`Tuple`].
-    ends: [u32; ENDS],
+    /// As in [`Ends`], with the next.
+    addresses: [u64; ADDRESSES],
+    ports: u32,
     /// The record's number. 0: none here yet, or it is being written.
     number: u32,
     /// Address of the network namespace, an identity and nothing more. Not its inode, which shares a
@@ -137,7 +160,8 @@ pub struct Draft {
 pub fn begin<C: EbpfContext>(ctx: &C, tuple: &Tuple, net: KernelPtr) -> Option<Draft> {
     // SAFETY: the helper takes no argument.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let chain = chain(tuple);
+    let ends = Ends::of(tuple);
+    let chain = chain(&ends);
     let row = row_of(chain)?;
     let ring = RINGS.get()?;
     // SAFETY: the maps gave the pointers; only this CPU writes to the ring, and only one program at a
@@ -158,10 +182,8 @@ pub fn begin<C: EbpfContext>(ctx: &C, tuple: &Tuple, net: KernelPtr) -> Option<D
         let past = record(cpu, number)?;
         write_volatile(&raw mut (*past).number, 0);
         barrier(ring);
-        let words: *const u32 = (&raw const *tuple).cast();
-        for at in 0..ENDS {
-            (*past).ends[at] = *words.add(at);
-        }
+        (*past).addresses = ends.addresses;
+        (*past).ports = ends.ports;
         (*past).net = net as u64;
         Some(Draft {
             past,
@@ -206,9 +228,9 @@ impl Draft {
     #[inline(always)]
     pub unsafe fn keep_closed<M: Memory>(self, old: u8, known: Option<*mut SocketEntry>) {
         let past = self.past;
-        // SAFETY: as in `keep`; the helper takes no argument.
+        // SAFETY: as in `keep`.
         unsafe {
-            let now_ns = bpf_ktime_get_ns();
+            let now_ns = clock::lately();
             task::fill_current::<M>(&raw mut (*past).closer, now_ns);
             (*past).closed_ns = now_ns;
             (*past).prev_state = old;
@@ -341,13 +363,14 @@ pub fn remember_anew<C: EbpfContext>(ctx: &C, tuple: &Tuple, net: KernelPtr, ent
 /// A function of its own: old verifiers go through the loop anew on every path that leads here.
 #[inline(never)]
 pub unsafe fn recall(tuple: &Tuple, net: KernelPtr, to: *mut SocketEntry) -> bool {
-    let chain = chain(tuple);
+    let ends = Ends::of(tuple);
+    let chain = chain(&ends);
     let Some(row) = row_of(chain) else {
         return false;
     };
     // SAFETY: the maps gave the pointers; the caller's promise.
     unsafe {
-        let Some((link, past)) = search(row, chain, tuple, net, to) else {
+        let Some((link, past)) = search(row, chain, &ends, net, to) else {
             return false;
         };
         copy(to, past);
@@ -365,7 +388,7 @@ pub unsafe fn recall(tuple: &Tuple, net: KernelPtr, to: *mut SocketEntry) -> boo
 unsafe fn search(
     row: *mut Row,
     chain: Chain,
-    tuple: &Tuple,
+    ends: &Ends,
     net: KernelPtr,
     own: *mut SocketEntry,
 ) -> Option<(Link, *mut Past)> {
@@ -375,7 +398,7 @@ unsafe fn search(
         // been taken by a newer one.
         let latest = read_volatile(&raw const (*row).latest);
         if let Some(past) = there(latest, own)
-            && is_of(past, tuple, net)
+            && is_of(past, ends, net)
         {
             return Some((latest, past));
         }
@@ -383,7 +406,7 @@ unsafe fn search(
         for _ in 0..STEPS {
             // A link from a record that has been replaced meanwhile leads into another chain.
             let past = there(link, own)?;
-            if is_of(past, tuple, net) {
+            if is_of(past, ends, net) {
                 return Some((link, past));
             }
             link = read_volatile(&raw const (*past).older);
@@ -417,10 +440,14 @@ unsafe fn there(link: Link, own: *mut SocketEntry) -> Option<*mut Past> {
 ///
 /// `past` must be valid for reads.
 #[inline(always)]
-unsafe fn is_of(past: *mut Past, tuple: &Tuple, net: KernelPtr) -> bool {
+unsafe fn is_of(past: *const Past, ends: &Ends, net: KernelPtr) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        read_volatile(&raw const (*past).net) == net as u64 && same(&raw const (*past).ends, tuple)
+        let mut differences = u64::from((*past).ports ^ ends.ports);
+        for (at, address) in ends.addresses.iter().enumerate() {
+            differences |= (*past).addresses[at] ^ address;
+        }
+        read_volatile(&raw const (*past).net) == net as u64 && differences == 0
     }
 }
 
@@ -457,17 +484,10 @@ fn record(cpu: u32, number: u32) -> Option<*mut Past> {
 
 /// The chain that a connection belongs to.
 #[inline(always)]
-fn chain(tuple: &Tuple) -> Chain {
-    let words: *const u32 = (&raw const *tuple).cast();
-    let mut hash = 0_u64;
-    for at in (0..ENDS).step_by(2) {
-        // SAFETY: a `Tuple` has at least that many words, aligned to 4 bytes, all of them initialised.
-        let (low, high) = unsafe {
-            let high = if at + 1 < ENDS { *words.add(at + 1) } else { 0 };
-            (*words.add(at), high)
-        };
-        hash ^= u64::from(low) | u64::from(high) << 32;
-        hash = spread(hash);
+fn chain(ends: &Ends) -> Chain {
+    let mut hash = u64::from(ends.ports);
+    for address in ends.addresses {
+        hash = spread(hash ^ address);
         hash ^= hash >> 29;
     }
     let row = (hash >> 32) as u32 & globals::history_rows_mask();
@@ -497,20 +517,4 @@ unsafe fn head_of(row: *mut Row, chain: Chain) -> *mut Link {
 #[inline(always)]
 fn link(cpu: u32, number: u32) -> Link {
     u64::from(cpu) << 32 | u64::from(number)
-}
-
-/// Whether it has the same ends.
-///
-/// # Safety
-///
-/// `known` must be valid for reads.
-#[inline(always)]
-unsafe fn same(known: *const [u32; ENDS], tuple: &Tuple) -> bool {
-    let (known, tuple): (*const u32, *const u32) = (known.cast(), (&raw const *tuple).cast());
-    let mut differences = 0;
-    for at in 0..ENDS {
-        // SAFETY: the caller's promise; as in `chain`.
-        differences |= unsafe { *known.add(at) ^ *tuple.add(at) };
-    }
-    differences == 0
 }

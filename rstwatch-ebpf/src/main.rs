@@ -10,7 +10,7 @@
 //! - [`hook`]: what each tracepoint does.
 //! - [`tally`], [`filter`]: every reset is counted, and some are told.
 //! - [`socket`], [`segment`], [`netns`], [`task`]: reading what the kernel knows.
-//! - [`memory`]: the two ways to read it.
+//! - [`clock`]: when it was; [`memory`]: the two ways to read it.
 //! - [`live`], [`history`], [`maps`]: where it is kept and sent, [`per_cpu`]: by each CPU for itself;
 //!   [`globals`]: what user space tells us.
 
@@ -37,6 +37,7 @@
     reason = "the attributes that make programs add functions without documentation"
 )]
 
+mod clock;
 mod filter;
 mod globals;
 mod history;

@@ -124,8 +124,7 @@ impl Headers {
     unsafe fn fill_tuple(&self, tuple: *mut Tuple) {
         // SAFETY: the caller's promise.
         unsafe {
-            (*tuple).remote_port = be16(&self.tcp, 0);
-            (*tuple).local_port = be16(&self.tcp, 2);
+            set_ports(tuple, be16(&self.tcp, 2), be16(&self.tcp, 0));
             if self.is_ipv4() {
                 set_ipv4(&raw mut (*tuple).remote, ne32(&self.ip, 12));
                 set_ipv4(&raw mut (*tuple).local, ne32(&self.ip, 16));
@@ -255,13 +254,30 @@ pub unsafe fn net<M: Memory>(skb: KernelPtr) -> (KernelPtr, u32) {
 ///
 /// # Safety
 ///
-/// `to` must be valid for writes and aligned to 4 bytes.
+/// `to` must be valid for writes and aligned to 8 bytes.
 #[inline(always)]
 pub unsafe fn set_ipv4(to: *mut [u8; 16], addr: u32) {
+    // What is read as double words is written as such: a processor waits for a load of what two stores wrote.
+    let [a, b, c, d] = addr.to_ne_bytes();
     // SAFETY: the caller's promise.
     unsafe {
-        let words = to.cast::<[u32; 4]>();
-        *words = [0, 0, 0xffff_u32.to_be(), addr];
+        let words = to.cast::<[u64; 2]>();
+        *words = [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])];
+    }
+}
+
+/// Stores both ports, of which each is given in host byte order.
+///
+/// # Safety
+///
+/// `tuple` must be valid for writes.
+#[inline(always)]
+pub unsafe fn set_ports(tuple: *mut Tuple, local: u16, remote: u16) {
+    let ([a, b], [c, d]) = (local.to_ne_bytes(), remote.to_ne_bytes());
+    // SAFETY: the caller's promise; the second follows the first. One store, as above.
+    unsafe {
+        let ports = (&raw mut (*tuple).local_port).cast::<u32>();
+        *ports = u32::from_ne_bytes([a, b, c, d]);
     }
 }
 

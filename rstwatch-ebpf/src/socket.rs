@@ -13,7 +13,7 @@ use crate::{
     globals::{offset_of_field, present},
     memory::{KernelPtr, Memory, Probe, probe, read_if_present},
     netns,
-    segment::set_ipv4,
+    segment::{set_ipv4, set_ports},
 };
 
 const AF_INET: u16 = 2;
@@ -109,8 +109,8 @@ pub unsafe fn open_port<M: Memory>(sock: KernelPtr) -> u16 {
 pub unsafe fn fill_ends<M: Memory>(tuple: *mut Tuple, sock: KernelPtr, local_port: u16) {
     // SAFETY: the caller's promise.
     unsafe {
-        (*tuple).local_port = local_port;
-        (*tuple).remote_port = u16::from_be(M::read(sock, offset_of_field!(skc_dport)));
+        let remote_port = u16::from_be(M::read(sock, offset_of_field!(skc_dport)));
+        set_ports(tuple, local_port, remote_port);
         if M::read::<u16>(sock, offset_of_field!(skc_family)) == AF_INET {
             set_ipv4(
                 &raw mut (*tuple).local,

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Threads that a CPU remembers: a power of two.
-const THREADS: usize = 16;
+const THREADS: usize = 64;
 
 /// How long a user id that has been read is taken for what it still is, in nanoseconds.
 const KEPT_NS: u64 = 100_000_000;
@@ -28,7 +28,7 @@ const KEPT_NS: u64 = 100_000_000;
 struct Fetched {
     start_ns: u64,
     uid: u64,
-    /// When they were read, as `bpf_ktime_get_ns` has it.
+    /// When they were read, as [`crate::clock::lately`] has it, or a hook of a reset.
     read_ns: u64,
     /// [`check`] of these three and of the thread: a program that runs in the middle of this one may have
     /// written some of them.
@@ -39,7 +39,8 @@ struct Fetched {
 static FETCHED: PerCpu<[Fetched; THREADS]> = PerCpu::new();
 
 /// Fills `task` with the running task: ids of the thread and its group, and what tells the process
-/// from another one with the same PID. `now_ns` is what `bpf_ktime_get_ns` says.
+/// from another one with the same PID. `now_ns` is the time, by
+/// `CLOCK_MONOTONIC`, as of this jiffy.
 ///
 /// # Safety
 ///
@@ -74,9 +75,17 @@ unsafe fn fill<M: Memory>(task: *mut Task, current: KernelPtr, now_ns: u64) {
             (*task).pid = (ids >> 32) as u32;
             (*task).tid = ids as u32;
         }
-        (*task).flags = M::read(current, offset_of_field!(task_flags));
-        (*task).exit_code = M::read(current, offset_of_field!(task_exit_code));
-        (*task).marks = marks(current, (*task).flags);
+        let flags = M::read(current, offset_of_field!(task_flags));
+        // What lies farther away is asked only of a task that is exiting.
+        let (exit_code, marks) = if flags & PF_EXITING == 0 {
+            (0, 0)
+        } else {
+            let exit_code = M::read(current, offset_of_field!(task_exit_code));
+            (exit_code, marks(current))
+        };
+        (*task).flags = flags;
+        (*task).exit_code = exit_code;
+        (*task).marks = marks;
         let comm = offset_of_field!(task_comm);
         let halves = (&raw mut (*task).comm).cast::<[u64; COMM_LEN / 8]>();
         (*halves)[0] = M::read(leader, comm);
@@ -156,18 +165,18 @@ unsafe fn uid_of<M: Memory>(cred: KernelPtr) -> u32 {
     }
 }
 
-/// What else is to be said of a task: asked only of one that is exiting.
+/// What else is to be said of a task that is exiting.
 ///
 /// # Safety
 ///
-/// `current` must be the running task, `flags` its flags.
+/// `current` must be the running task.
 #[inline(always)]
-unsafe fn marks(current: KernelPtr, flags: u32) -> u32 {
+unsafe fn marks(current: KernelPtr) -> u32 {
     let (signal, oom_mm) = (
         offset_of_field!(task_signal),
         offset_of_field!(signal_oom_mm),
     );
-    if flags & PF_EXITING == 0 || !present(signal) || !present(oom_mm) {
+    if !present(signal) || !present(oom_mm) {
         return 0;
     }
     // SAFETY: the caller's promise; a task has its `signal_struct` until after its files are closed. With

@@ -4,7 +4,7 @@
 //! state before CLOSE alone, and leave at once where they belong to the normal end of a
 //! connection that nothing is known about.
 
-use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns};
+use aya_ebpf::EbpfContext;
 use rstwatch_common::{
     entry::{
         MARK_ABORTED, MARK_RESET, SocketEntry, Tuple, VIA_CLOSE, VIA_CONNECT, VIA_LISTEN, VIA_NONE,
@@ -18,7 +18,7 @@ use super::{
     state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
 };
 use crate::{
-    filter, history, live, maps,
+    clock, filter, history, live, maps,
     memory::{KernelPtr, Memory},
     socket, task,
 };
@@ -66,10 +66,10 @@ fn opened<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, via: u8) {
         return;
     }
     live::open::<M, C>(ctx, M::address(sock), |entry| {
-        // SAFETY: the entry is this program's; the helper takes no argument.
+        // SAFETY: the entry is this program's.
         unsafe {
             *entry = SocketEntry::EMPTY;
-            (*entry).born_ns = bpf_ktime_get_ns();
+            (*entry).born_ns = clock::lately();
             task::fill_current::<M>(&raw mut (*entry).owner, (*entry).born_ns);
             (*entry).via = via;
         }
@@ -260,10 +260,10 @@ fn ended_badly<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, old: u8, err
 /// `entry` must be valid for reads and writes.
 #[inline(always)]
 unsafe fn note_end(entry: *mut SocketEntry, old: u8, error: u32) {
-    // SAFETY: the caller's promise; the helper takes no argument.
+    // SAFETY: the caller's promise.
     unsafe {
         if error == ETIMEDOUT && (*entry).closed_ns == 0 {
-            (*entry).closed_ns = bpf_ktime_get_ns();
+            (*entry).closed_ns = clock::lately();
         }
         if (*entry).marks & MARK_RESET == 0 {
             (*entry).prev_state = old;
@@ -326,9 +326,9 @@ unsafe fn remember_now<M: Memory, C: EbpfContext>(
 /// `entry` must be valid for reads and writes.
 #[inline(always)]
 unsafe fn set_closer<M: Memory>(entry: *mut SocketEntry, old: u8) {
-    // SAFETY: the caller's promise; the helper takes no argument.
+    // SAFETY: the caller's promise.
     unsafe {
-        let now_ns = bpf_ktime_get_ns();
+        let now_ns = clock::lately();
         task::fill_current::<M>(&raw mut (*entry).closer, now_ns);
         (*entry).closed_ns = now_ns;
         (*entry).prev_state = old;

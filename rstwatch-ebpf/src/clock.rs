@@ -1,0 +1,48 @@
+//! The time of what happens to every connection, resets or none. That of a reset is read by its hook.
+
+use core::ptr::{read_volatile, write_volatile};
+
+use aya_ebpf::{
+    helpers::{bpf_jiffies64, bpf_ktime_get_ns},
+    macros::map,
+};
+
+use crate::{memory::barrier, per_cpu::PerCpu};
+
+/// When a CPU has read the clock last.
+#[repr(C)]
+struct Reading {
+    /// `jiffies_64` then, which is never 0 (`INITIAL_JIFFIES`, `include/linux/jiffies.h`).
+    jiffies: u64,
+    /// `bpf_ktime_get_ns` then.
+    ns: u64,
+}
+
+#[map]
+static CLOCK: PerCpu<Reading> = PerCpu::new();
+
+/// The time in nanoseconds of `CLOCK_MONOTONIC`, or what it was earlier in the same jiffy: exact where
+/// little happens. Reading the clock waits until all that was loaded before has come, and took 15 % of the
+/// samples in the hooks; and the kernel's own coarse clock is not for programs of this kind
+/// (`bpf_tracing_func_proto`, `kernel/trace/bpf_trace.c`, 6.18).
+#[inline(always)]
+pub fn lately() -> u64 {
+    // SAFETY: the helper takes no argument.
+    let jiffies = unsafe { bpf_jiffies64() };
+    let Some(last) = CLOCK.get() else {
+        // SAFETY: as above.
+        return unsafe { bpf_ktime_get_ns() };
+    };
+    // SAFETY: the map gave the pointer; only this CPU writes to it. A program that runs in the middle of this
+    // one leaves what it has read in the same jiffy, or another jiffy than is looked for next.
+    unsafe {
+        if read_volatile(&raw const (*last).jiffies) == jiffies {
+            return read_volatile(&raw const (*last).ns);
+        }
+        let ns = bpf_ktime_get_ns();
+        write_volatile(&raw mut (*last).ns, ns);
+        barrier(last);
+        write_volatile(&raw mut (*last).jiffies, jiffies);
+        ns
+    }
+}
