@@ -17,12 +17,7 @@ use core::{
     ptr::{read_volatile, write_volatile},
 };
 
-use aya_ebpf::{
-    EbpfContext,
-    helpers::bpf_get_smp_processor_id,
-    macros::map,
-    maps::Array,
-};
+use aya_ebpf::{EbpfContext, helpers::bpf_get_smp_processor_id, macros::map, maps::Array};
 use aya_log_ebpf::warn;
 use rstwatch_common::{
     entry::{SocketEntry, Task, Tuple, VIA_CLOSE, VIA_NONE},

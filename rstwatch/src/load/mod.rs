@@ -311,6 +311,17 @@ impl Tracer {
         Ok(self.stat(Stat::Sent)? + self.stat(Stat::Interrupting)?)
     }
 
+    /// Every reset, sent or received, that the filter in the kernel held back.
+    ///
+    /// # Errors
+    ///
+    /// When the counters cannot be read.
+    pub fn filtered(&self) -> anyhow::Result<u64> {
+        let sent = self.stat(Stat::SentFiltered)? + self.stat(Stat::InterruptingFiltered)?;
+        let received = self.stat(Stat::ReceivedFiltered)?;
+        Ok((sent + received).saturating_sub(self.stat(Stat::NotReceivedFiltered)?))
+    }
+
     /// Every kind of reset so far, and how many there were.
     ///
     /// # Errors

@@ -232,14 +232,10 @@ impl Baseline {
                 stat(Stat::StackFailed)?,
             ),
         ];
-        let filtered_in_kernel = (stat(Stat::SentFiltered)?
-            + stat(Stat::InterruptingFiltered)?
-            + stat(Stat::ReceivedFiltered)?)
-        .saturating_sub(stat(Stat::NotReceivedFiltered)?);
+        let unread = "cannot read the BPF side's counters";
+        let filtered_in_kernel = tracer.filtered().context(unread)?;
         let kinds = tally::kinds(tracer.tally()?, |number| pipeline.reason(number));
-        let total = tracer
-            .sent()
-            .context("cannot read the BPF side's counters of sent resets")?;
+        let total = tracer.sent().context(unread)?;
         let sent = Sent {
             by_netns: &tally.sent_by_netns,
             kinds: &kinds,
