@@ -2,11 +2,9 @@
 //! process that is resetting a connection itself. The kernel lets no program interrupt itself.
 
 use std::{
-    fs::File,
     io::{ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
-    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -25,7 +23,7 @@ use rstwatch::{
 
 use crate::{
     load::{accounted_for, counted},
-    tracer::{Scratch, Tracer, binary, storm},
+    tracer::{Tracer, storm},
 };
 
 /// Connections whose peer falls silent.
@@ -104,15 +102,8 @@ fn what_interrupts_a_hook_is_counted_and_shown() {
         .map(|_| Netns::new().expect("a namespace"))
         .collect();
 
-    let scratch = Scratch::new();
-    let mut command = Command::new(binary());
-    for netns in [&netns].into_iter().chain(&aborting) {
-        command.args(["--netns", &netns.inode().to_string()]);
-    }
-    command
-        .args(["-j", "--cause", "keepalive-timeout"])
-        .stdout(File::create(scratch.path("stdout")).expect("a file"));
-    let tracer = Tracer::spawn(command, scratch);
+    let watched = [&netns].into_iter().chain(&aborting).map(Netns::inode);
+    let tracer = Tracer::watching(watched, ["-j", "--cause", "keepalive-timeout"]);
 
     let aborted: u64 = thread::scope(|scope| {
         let storms: Vec<_> = aborting

@@ -1,9 +1,8 @@
 //! Hooks that are lent: the benchmark takes them while the reader goes on.
 
 use std::{
-    fs::{self, File},
+    fs,
     net::{Ipv4Addr, TcpStream},
-    process::Command,
     thread,
     time::Instant,
 };
@@ -14,7 +13,7 @@ use nix::{
 };
 use rstwatch::scenario::netns::Netns;
 
-use crate::tracer::{LOOK, PATIENCE, Scratch, Tracer, binary, calm};
+use crate::tracer::{LOOK, PATIENCE, Tracer, calm};
 
 /// How many hooks a process has attached.
 fn links(pid: u32) -> usize {
@@ -33,12 +32,7 @@ fn what_is_reset_without_hooks_is_not_seen_and_the_rest_is_told() {
         let refused = netns.run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, 9)));
         refused.expect("a job").expect_err("nobody listens there");
     };
-    let scratch = Scratch::new();
-    let mut command = Command::new(binary());
-    command
-        .args(["-j", "--lend-hooks", "--netns", &netns.inode().to_string()])
-        .stdout(File::create(scratch.path("stdout")).expect("a file"));
-    let mut tracer = Tracer::spawn(command, scratch);
+    let mut tracer = Tracer::watching([netns.inode()], ["-j", "--lend-hooks"]);
     assert!(links(tracer.pid()) >= 4);
     refuse();
     tracer.await_lines(2);

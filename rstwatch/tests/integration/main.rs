@@ -4,6 +4,7 @@
 //! tests. What the resets are and how they are made is in `rstwatch::scenario`; here stands what a
 //! user must see of them. Nothing is skipped: what cannot run fails and says why.
 
+mod age;
 mod counters;
 mod doctor;
 mod interrupted;

@@ -1,9 +1,8 @@
 //! A host on which nothing is reset: the tracer sleeps, and the next reset wakes it.
 
 use std::{
-    fs::{self, File},
+    fs,
     net::{Ipv4Addr, TcpStream},
-    process::Command,
     thread,
     time::Duration,
 };
@@ -11,7 +10,7 @@ use std::{
 use nix::sys::signal::Signal;
 use rstwatch::scenario::netns::Netns;
 
-use crate::tracer::{Scratch, Tracer, binary, storm};
+use crate::tracer::{Tracer, storm};
 
 /// For how long it is watched at rest.
 const REST: Duration = Duration::from_secs(3);
@@ -39,12 +38,7 @@ fn it_sleeps_while_nothing_is_reset_and_tells_of_what_is_reset_then() {
     // Nothing else is reset meanwhile.
     let _storm = storm();
     let netns = Netns::new().expect("a namespace");
-    let scratch = Scratch::new();
-    let mut command = Command::new(binary());
-    command
-        .args(["-j", "--netns", &netns.inode().to_string(), "--received"])
-        .stdout(File::create(scratch.path("stdout")).expect("a file"));
-    let mut tracer = Tracer::spawn(command, scratch);
+    let mut tracer = Tracer::watching([netns.inode()], ["-j", "--received"]);
     for reset in 1..=RESETS {
         thread::sleep(CALM);
         let before = rests(tracer.pid());

@@ -142,8 +142,16 @@ impl Tracer {
 
     /// Starts it with `args` for the network namespaces of `stage`, its output in a file.
     pub fn start<S: AsRef<OsStr>>(stage: &Stage, args: impl IntoIterator<Item = S>) -> Self {
+        Self::watching(stage.netns(), args)
+    }
+
+    /// The same for network namespaces by their inodes.
+    pub fn watching<S: AsRef<OsStr>>(
+        netns: impl IntoIterator<Item = u32>,
+        args: impl IntoIterator<Item = S>,
+    ) -> Self {
         let mut command = Command::new(binary());
-        for netns in stage.netns() {
+        for netns in netns {
             command.args(["--netns", &netns.to_string()]);
         }
         command.args(args);
