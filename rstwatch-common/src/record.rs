@@ -282,7 +282,7 @@ plain_data! {
         pub reset: Reset,
         /// Who connects.
         pub owner: Task,
-        /// When it began: nanoseconds of `CLOCK_MONOTONIC`.
+        /// When it began: nanoseconds of `CLOCK_MONOTONIC`, up to a jiffy early.
         pub born_ns: u64,
         /// As [`SocketFacts::cgroup`].
         pub cgroup: u64,
