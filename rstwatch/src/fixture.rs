@@ -1,5 +1,7 @@
 //! Events and kernels that the tests of several stages begin with.
 
+pub(crate) mod any;
+
 use std::{net::IpAddr, rc::Rc};
 
 use crate::{

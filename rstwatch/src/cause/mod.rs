@@ -25,7 +25,7 @@ pub use self::{
     fact::Fact,
     prose::Prose,
     rules::{answers::SCAN_PORTS, classify, judge},
-    sentence::{summary, tell},
+    sentence::{names_remote_end_alone, summary, tell},
 };
 use crate::{event::Reason, kernel::reasons};
 

@@ -31,12 +31,13 @@ pub fn classify(event: &Event, host: &HostFacts) -> Verdict {
 /// The same, written where it belongs: a verdict is large, and returned by one function after another it is
 /// copied by each.
 pub fn judge(event: &Event, host: &HostFacts, verdict: &mut Verdict) {
+    let case = Case { event, host };
     let rules = match event.trigger {
+        Trigger::Segment if case.is_stray_opening() => answers::RULES_OF_OPENINGS,
         Trigger::Segment => answers::RULES,
         Trigger::Active { .. } => aborts::RULES,
         Trigger::Received => received::RULES,
     };
-    let case = Case { event, host };
     if !rules.iter().any(|rule| rule(&case, verdict).is_some()) {
         unknown(&case, verdict);
     }

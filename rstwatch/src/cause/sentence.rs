@@ -25,6 +25,11 @@ pub fn tell(event: &Event, verdict: &Verdict, to: &mut impl Prose) {
     Sentence { event, verdict }.tell(to);
 }
 
+/// Whether [`tell`] says the same of all events with this cause that have the remote end, the owner and the peer in common.
+pub const fn names_remote_end_alone(id: CauseId) -> bool {
+    matches!(id, CauseId::Refused)
+}
+
 #[derive(Clone, Copy)]
 struct Sentence<'a> {
     event: &'a Event,

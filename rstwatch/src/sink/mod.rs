@@ -11,7 +11,6 @@
 pub mod json;
 pub mod namespaces;
 pub mod recent;
-mod repeated;
 pub mod storm;
 pub mod summary;
 pub mod table;

@@ -25,6 +25,10 @@ pub(super) const RULES: &[Rule] = &[
     half_open,
 ];
 
+/// Those of them that may speak where [`Case::is_stray_opening`]: most storms are such, and asking all the others took
+/// longer than all else of their verdict.
+pub(super) const RULES_OF_OPENINGS: &[Rule] = &[listener_gone, closed_port];
+
 /// `mptcp`. Decides: the kernel's `MPTCP_RST_*` (since 6.10): a join or a SYN was rejected.
 fn mptcp(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     case.reason().filter(|reason| is_mptcp_reason(*reason))?;
@@ -368,6 +372,11 @@ impl Case<'_> {
         self.event
             .segment
             .filter(|segment| self.met_no_socket() && is_first_syn(*segment))
+    }
+
+    /// Whether the SYN that opens a connection met no socket, and the kernel has nothing else to say.
+    pub(super) fn is_stray_opening(&self) -> bool {
+        self.first_syn().is_some() && matches!(self.reason(), None | Some(Reason::NoSocket))
     }
 
     /// The listener's queue and its limit, as evidence.

@@ -9,13 +9,16 @@ mod received;
 
 use std::time::Duration;
 
-use proptest::{option, prelude::*, sample};
+use proptest::{prelude::*, sample};
 
 use super::*;
 use crate::{
-    cause::summary,
+    cause::{names_remote_end_alone, summary},
     event::{Actor, Direction, Ended, ListenerEnd, Listening, Past, Peer, Via},
-    fixture,
+    fixture::{
+        self,
+        any::{any_event, any_host},
+    },
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -1118,208 +1121,6 @@ fn how_a_process_ended_is_evidence() {
     );
 }
 
-const REASONS: [Reason; 18] = [
-    Reason::NotSpecified,
-    Reason::NoSocket,
-    Reason::InvalidAckSequence,
-    Reason::Paws,
-    Reason::TooOldAck,
-    Reason::AckUnsentData,
-    Reason::Flags,
-    Reason::OldAck,
-    Reason::AbortOnData,
-    Reason::TimewaitSocket,
-    Reason::InvalidSyn,
-    Reason::AbortOnClose,
-    Reason::AbortOnLinger,
-    Reason::AbortOnMemory,
-    Reason::State,
-    Reason::KeepaliveTimeout,
-    Reason::DisconnectWithData,
-    Reason::Other("MPTCP_RST_EMPTCP"),
-];
-
-fn any_state() -> impl Strategy<Value = TcpState> {
-    (1..=12_u8).prop_map(|number| TcpState::from_kernel(number).expect("a state"))
-}
-
-fn any_trigger() -> impl Strategy<Value = Trigger> {
-    let path = sample::select(vec![
-        Path::Close,
-        Path::Disconnect,
-        Path::ListenerClose,
-        Path::Destroy,
-        Path::KeepaliveTimer,
-        Path::WriteTimer,
-        Path::Mptcp,
-        Path::Unknown,
-    ]);
-    let context = sample::select(vec![Context::Process, Context::Interrupt, Context::Unknown]);
-    prop_oneof![
-        2 => Just(Trigger::Segment),
-        2 => (path, context).prop_map(|(path, context)| Trigger::Active { path, context }),
-        1 => Just(Trigger::Received),
-    ]
-}
-
-fn any_segment() -> impl Strategy<Value = Segment> {
-    let flags = prop_oneof![
-        Just(TcpFlags::SYN),
-        Just(TcpFlags::ACK),
-        Just(TcpFlags::SYN | TcpFlags::ACK),
-        any::<u8>(),
-    ];
-    (flags, prop_oneof![Just(0), any::<u32>()])
-        .prop_map(|(flags, payload)| fixture::segment(flags, payload))
-}
-
-fn any_socket() -> impl Strategy<Value = Socket> {
-    let count = || prop_oneof![Just(0), Just(1), any::<u32>()];
-    (
-        any::<[bool; 8]>(),
-        (count(), count(), sample::select(vec![0_u8, 1, 9])),
-        option::of(prop_oneof![Just(0_u64), any::<u64>()]),
-        any::<[Option<u64>; 4]>(),
-        option::of((count(), count())),
-    )
-        .prop_map(
-            |(bits, (unread, unacked, probes_out), linger_s, idle, backlog)| Socket {
-                age_ns: idle[0],
-                idle_rx_ns: idle[1],
-                idle_tx_ns: idle[2],
-                idle_ack_ns: idle[3],
-                unread,
-                unacked,
-                probes_out,
-                linger_s,
-                backlog,
-                no_fin_wait2: bits[0],
-                keepalive: bits[1],
-                rcv_shutdown: bits[2],
-                send_shutdown: bits[3],
-                orphan: bits[4],
-                held: bits[5],
-                kernel_owned: bits[6],
-                mptcp: bits[7],
-                ..Socket::default()
-            },
-        )
-}
-
-fn any_actor() -> impl Strategy<Value = Actor> {
-    (
-        any::<[bool; 3]>(),
-        option::of(any::<u8>()),
-        option::of(sample::select(vec![0_u8, 1])),
-    )
-        .prop_map(
-            |([exiting, kernel_thread, oom], signal, exit_status)| Actor {
-                exiting,
-                signal,
-                exit_status,
-                oom,
-                kernel_thread,
-                ..fixture::actor(1, "any")
-            },
-        )
-}
-
-fn any_past() -> impl Strategy<Value = Past> {
-    let ended = sample::select(vec![
-        Ended::Closed,
-        Ended::Aborted,
-        Ended::TimedOut,
-        Ended::Reset,
-        Ended::NeverConnected,
-    ]);
-    let ago = option::of(prop_oneof![Just(SECOND), any::<u64>()]);
-    (ago, any::<Option<u64>>(), option::of(any_state()), ended).prop_map(
-        |(closed_ago_ns, lasted_ns, state, ended)| Past {
-            closed_ago_ns,
-            state,
-            ended,
-            lasted_ns,
-        },
-    )
-}
-
-fn any_listener() -> impl Strategy<Value = Box<Listening>> {
-    option::of((any_actor(), any::<u64>())).prop_map(|ended| {
-        Box::new(Listening {
-            inode: 0,
-            process: fixture::process(7, "listens"),
-            age_ns: None,
-            ended: ended.map(|(closer, ago_ns)| ListenerEnd { closer, ago_ns }),
-        })
-    })
-}
-
-fn any_peer() -> impl Strategy<Value = Box<Peer>> {
-    let cause = sample::select(vec!["half-open", "linger-abort", "unknown"]);
-    (option::of(any_actor()), any::<bool>(), cause).prop_map(|(actor, owned, cause)| {
-        Box::new(Peer {
-            owner: owned.then(|| fixture::owner(1, "any", Via::Connect)),
-            actor,
-            cause,
-        })
-    })
-}
-
-/// Any event; among them many that no kernel gives.
-fn any_event() -> impl Strategy<Value = Event> {
-    let beside = (
-        option::of(any_past()),
-        option::of(any_actor()),
-        option::of(any_listener()),
-        option::of(any_peer()),
-        option::of(any::<u32>()),
-        any::<bool>(),
-    );
-    (
-        any_trigger(),
-        option::of(any_state()),
-        option::of(sample::select(REASONS.to_vec())),
-        option::of(any_segment()),
-        option::of(any_socket()),
-        option::of(any_state()),
-        beside,
-    )
-        .prop_map(
-            |(trigger, state, reason, segment, socket, time_wait, beside)| {
-                let (past, actor, listener, peer, scan, owned) = beside;
-                Event {
-                    direction: if trigger == Trigger::Received {
-                        Direction::Received
-                    } else {
-                        Direction::Sent
-                    },
-                    trigger,
-                    state,
-                    reason,
-                    segment,
-                    socket,
-                    // The kernel tells a sub-state of TIME_WAIT sockets only.
-                    time_wait: time_wait.filter(|_| state == Some(TcpState::TimeWait)),
-                    past,
-                    actor,
-                    listener,
-                    peer,
-                    scan,
-                    owner: owned.then(|| fixture::owner(2, "owner", Via::Close)),
-                    ..fixture::closed_port()
-                }
-            },
-        )
-}
-
-fn any_host() -> impl Strategy<Value = HostFacts> {
-    let reasons = sample::select(vec![Reasons::None, Reasons::Passive, Reasons::All]);
-    (reasons, option::of(any::<u64>())).prop_map(|(reasons, uptime)| HostFacts {
-        uptime: uptime.map(Duration::from_secs),
-        reasons,
-    })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
@@ -1333,6 +1134,45 @@ proptest! {
         for fact in &verdict.facts {
             prop_assert!(!fact.to_string().contains('\n'));
         }
+    }
+
+    #[test]
+    fn of_an_opening_all_rules_say_what_its_own_say(
+        mut event in any_event(),
+        host in any_host(),
+        flags in sample::select(vec![TcpFlags::SYN, TcpFlags::SYN | TcpFlags::PSH]),
+        reason in sample::select(vec![None, Some(Reason::NotSpecified), Some(Reason::NoSocket)]),
+    ) {
+        event.trigger = Trigger::Segment;
+        event.segment = Some(fixture::segment(flags, 0));
+        event.reason = reason;
+        (event.socket, event.state, event.time_wait) = (None, None, None);
+        let case = Case { event: &event, host: &host };
+        prop_assert!(case.is_stray_opening());
+        let mut verdict = Verdict::default();
+        prop_assert!(crate::cause::rules::answers::RULES.iter().any(|rule| rule(&case, &mut verdict).is_some()));
+        prop_assert_eq!(verdict, classify(&event, &host));
+    }
+
+    #[test]
+    fn a_sentence_names_no_more_than_is_said_of_it(
+        mut one in any_event(),
+        mut other in any_event(),
+        host in any_host(),
+    ) {
+        for event in [&mut one, &mut other] {
+            event.trigger = Trigger::Received;
+            event.direction = Direction::Received;
+            event.state = Some(TcpState::SynSent);
+        }
+        other.local.port = 1;
+        (other.owner, other.peer) = (one.owner.clone(), one.peer.clone());
+        let verdicts = [classify(&one, &host), classify(&other, &host)];
+        prop_assert!(verdicts.iter().all(|verdict| names_remote_end_alone(verdict.id)));
+        prop_assert_eq!(
+            summary(&one, &verdicts[0]).to_string(),
+            summary(&other, &verdicts[1]).to_string()
+        );
     }
 
     #[test]
