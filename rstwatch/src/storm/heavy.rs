@@ -51,24 +51,25 @@ impl<K: Copy + Default + Eq + Hash> Default for Heavy<K> {
 }
 
 impl<K: Copy + Default + Eq + Hash> Heavy<K> {
-    /// Counts `key` so many times; 0 is none.
+    /// Counts `key` once.
     #[inline]
-    pub fn add(&mut self, key: K, times: u64) {
+    pub fn note(&mut self, key: K) {
         for last in self.last {
             let (last, count) = &mut self.places[last];
             if *last == key && *count > 0 {
-                *count += times;
-                self.total += times;
+                *count += 1;
+                self.total += 1;
                 return;
             }
         }
-        if times > 0 {
-            self.add_other(key, times);
-        }
+        self.add(key, 1);
     }
 
-    /// The same of a key that is not one of the last two.
-    fn add_other(&mut self, key: K, times: u64) {
+    /// Counts `key` so many times; 0 is none.
+    pub fn add(&mut self, key: K, times: u64) {
+        if times == 0 {
+            return;
+        }
         self.total += times;
         let mut place = self.place(&key);
         if self.places[place].1 == 0 {
@@ -205,7 +206,7 @@ mod tests {
     fn counted(stream: &[u32]) -> Heavy<u32> {
         let mut heavy = Heavy::default();
         for key in stream {
-            heavy.add(*key, 1);
+            heavy.note(*key);
         }
         heavy
     }
@@ -246,7 +247,7 @@ mod tests {
     fn nothing_is_left_after_clearing() {
         let mut heavy = counted(&[1, 1, 2]);
         heavy.clear();
-        heavy.add(1, 1);
+        heavy.note(1);
         check(&heavy, &[1]);
     }
 

@@ -26,7 +26,7 @@ use self::{
     detect::{Detector, Turn},
     gone::Listeners,
     rates::{Rates, SECOND_NS},
-    tables::{Counting, Tables},
+    tables::Tables,
 };
 pub use self::{
     gone::Gone,
@@ -140,7 +140,7 @@ pub enum Window {
 #[derive(Debug, Default)]
 pub struct Watch {
     /// What is counted now, and what was in the generation before.
-    young: Box<Counting>,
+    young: Box<Tables>,
     old: Box<Tables>,
     /// What older generations counted, in the storm that there is and since the start.
     storm: Box<Tables>,
@@ -280,8 +280,8 @@ impl Watch {
         if self.detector.storm().is_some() {
             self.storm.merge(&self.old);
         }
-        std::mem::swap(self.young.tables(), &mut self.old);
-        self.young.tables().clear();
+        std::mem::swap(&mut self.young, &mut self.old);
+        self.young.clear();
     }
 
     fn gather(&mut self, window: Window) {
@@ -290,7 +290,7 @@ impl Watch {
             self.scratch.merge(&self.ever);
         }
         self.scratch.merge(&self.old);
-        self.scratch.merge(self.young.tables());
+        self.scratch.merge(&self.young);
     }
 
     /// Whether the storm has been another than was said for long enough.

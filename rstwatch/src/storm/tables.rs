@@ -212,75 +212,19 @@ pub(super) struct Tables {
     pub(super) nets: Heavy<Way<Addr>>,
 }
 
-/// All that is counted of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Counted {
-    cause: CauseId,
-    both_ends: bool,
-    port: Port,
-    owner: OwnerName,
-    addr: Addr,
-}
-
-/// Tables that events are counted in one by one. Those of a storm are mostly alike, so they are only counted until one
-/// of their direction comes that is not.
-#[derive(Debug, Default)]
-pub(super) struct Counting {
-    tables: Tables,
-    /// The last ones of each direction, and how many they were.
-    alike: [Option<(Counted, u64)>; 2],
-}
-
-impl Counting {
-    /// Counts an event.
-    #[inline]
-    pub(super) fn note(&mut self, event: &Event, cause: CauseId) {
-        let counted = Counted {
-            cause,
-            both_ends: event.peer.is_some(),
-            port: Port::of(event),
-            owner: OwnerName::of(event),
-            addr: Addr::of(event.remote.addr),
-        };
-        match &mut self.alike[event.direction as usize] {
-            Some((last, times)) if *last == counted => *times += 1,
-            other => {
-                if let Some((last, times)) = other.replace((counted, 1)) {
-                    self.tables.add(event.direction, last, times);
-                }
-            }
-        }
-    }
-
-    /// The tables, with all that was counted.
-    pub(super) fn tables(&mut self) -> &mut Tables {
-        for direction in [Direction::Sent, Direction::Received] {
-            if let Some((last, times)) = self.alike[direction as usize].take() {
-                self.tables.add(direction, last, times);
-            }
-        }
-        &mut self.tables
-    }
-}
-
 impl Tables {
-    /// Counts events that are alike.
-    fn add(&mut self, direction: Direction, counted: Counted, times: u64) {
-        let Counted {
-            cause,
-            both_ends,
-            port,
-            owner,
-            addr,
-        } = counted;
-        self.causes[direction as usize][cause as usize] += times;
-        self.both_ends[direction as usize] += u64::from(both_ends) * times;
-        let what = (cause as u8, port);
-        self.whats.add(Way::new(direction, what), times);
-        self.ports.add(Way::new(direction, port), times);
-        self.owners.add(Way::new(direction, owner), times);
-        self.addrs.add(Way::new(direction, addr), times);
-        self.nets.add(Way::new(direction, addr.network()), times);
+    /// Counts an event.
+    pub(super) fn note(&mut self, event: &Event, cause: CauseId) {
+        let direction = event.direction;
+        self.causes[direction as usize][cause as usize] += 1;
+        self.both_ends[direction as usize] += u64::from(event.peer.is_some());
+        let port = Port::of(event);
+        self.whats.note(Way::new(direction, (cause as u8, port)));
+        self.ports.note(Way::new(direction, port));
+        self.owners.note(Way::new(direction, OwnerName::of(event)));
+        let addr = Addr::of(event.remote.addr);
+        self.addrs.note(Way::new(direction, addr));
+        self.nets.note(Way::new(direction, addr.network()));
     }
 
     /// Counts all that `other` has counted.
@@ -393,12 +337,11 @@ mod tests {
 
     #[test]
     fn merged_tables_count_both() {
-        let (mut a, mut b) = (Counting::default(), Counting::default());
+        let (mut a, mut b) = (Tables::default(), Tables::default());
         a.note(&fixture::closed_port(), CauseId::ClosedPort);
         b.note(&fixture::closed_port(), CauseId::ClosedPort);
         b.note(&fixture::received(TcpState::SynSent), CauseId::Refused);
-        let a = a.tables();
-        a.merge(b.tables());
+        a.merge(&b);
         assert_eq!(
             (a.total(), a.of(Direction::Sent), a.of(Direction::Received)),
             (3, 2, 1)
