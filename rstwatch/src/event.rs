@@ -419,7 +419,7 @@ impl Via {
 }
 
 /// A process, identified by PID and start time.
-#[derive(Clone, Debug, Eq)]
+#[derive(Debug, Eq)]
 pub struct Process {
     /// Process id.
     pub pid: u32,
@@ -454,6 +454,38 @@ impl PartialEq for Process {
     }
 }
 
+impl Clone for Process {
+    fn clone(&self) -> Self {
+        Self {
+            exe: self.exe.clone(),
+            ..*self
+        }
+    }
+
+    /// Field by field where it belongs, as in [`Spare::event`]; and the path is mostly the very same one.
+    fn clone_from(&mut self, source: &Self) {
+        let Self {
+            pid,
+            start_ns,
+            comm,
+            uid,
+            exe,
+        } = self;
+        *pid = source.pid;
+        *start_ns = source.start_ns;
+        *comm = source.comm;
+        *uid = source.uid;
+        let is_same = match (&*exe, &source.exe) {
+            (Some(one), Some(other)) => Rc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_same {
+            exe.clone_from(&source.exe);
+        }
+    }
+}
+
 impl Process {
     /// Nanoseconds in a tick of the start times in `/proc` (`USER_HZ` is 100 on every architecture
     /// that rstwatch runs on).
@@ -471,7 +503,7 @@ impl Process {
 }
 
 /// Whose socket it is.
-#[derive(Clone, Debug, Eq)]
+#[derive(Debug, Eq)]
 pub struct Owner {
     /// The process.
     pub process: Process,
@@ -494,6 +526,28 @@ impl PartialEq for Owner {
             && *process == other.process
             && holders.len() == other.holders.len()
             && (holders.is_empty() || *holders == other.holders)
+    }
+}
+
+impl Clone for Owner {
+    fn clone(&self) -> Self {
+        Self {
+            process: self.process.clone(),
+            via: self.via,
+            holders: self.holders.clone(),
+        }
+    }
+
+    /// As that of [`Process`].
+    fn clone_from(&mut self, source: &Self) {
+        let Self {
+            process,
+            via,
+            holders,
+        } = self;
+        process.clone_from(&source.process);
+        *via = source.via;
+        holders.clone_from(&source.holders);
     }
 }
 
@@ -781,6 +835,8 @@ impl Event {
 
     /// Makes it what [`Event::new`] makes. Made elsewhere and moved here it would be read again in other pieces
     /// than it was written in, which keeps the processor waiting.
+    #[expect(clippy::inline_always, reason = "as for `Spare::event`")]
+    #[inline(always)]
     fn renew(
         &mut self,
         time_ns: u64,
@@ -845,6 +901,11 @@ pub struct Spare(ArrayVec<Box<Event>, 8>);
 
 impl Spare {
     /// What [`Event::new`] makes, in memory of its own.
+    #[expect(
+        clippy::inline_always,
+        reason = "both ends are made where this is called: handed over, they are read in other pieces than they were written in"
+    )]
+    #[inline(always)]
     pub fn event(
         &mut self,
         time_ns: u64,

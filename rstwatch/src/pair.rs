@@ -15,8 +15,9 @@ use std::{
     net::IpAddr,
 };
 
+use arrayvec::ArrayVec;
 use foldhash::HashMap;
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use crate::event::{Direction, Endpoint, Event};
 
@@ -40,6 +41,9 @@ const MOST: usize = 8_192;
 /// from elsewhere the others do not wait.
 const MOST_UNSURE: usize = 512;
 
+/// Events that are looked for one by one: a few for each CPU of those that are busy at the same time.
+const LATEST: usize = 4;
+
 /// What went through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Paired {
@@ -52,6 +56,22 @@ pub enum Paired {
         /// The end that received it.
         received: Box<Event>,
     },
+}
+
+impl Paired {
+    /// Both ends of a connection, of which one sent the RST and the other received it.
+    fn of(one: Box<Event>, other: Box<Event>) -> Self {
+        match one.direction {
+            Direction::Sent => Self::Both {
+                sent: one,
+                received: other,
+            },
+            Direction::Received => Self::Both {
+                sent: other,
+                received: one,
+            },
+        }
+    }
 }
 
 /// A connection as the end sees it that sent the RST. In whole words, so that it is read again as it was written:
@@ -144,6 +164,9 @@ impl Ends {
 #[derive(Debug, Default)]
 pub struct Pairs {
     ends: HashMap<Key, Ends>,
+    /// Of the events that came last those of whose connections there are no other ends: of most the other end is next.
+    latest: ArrayVec<(Key, Held), LATEST>,
+    /// How many wait, here and there.
     held: usize,
     now_ns: u64,
     next_deadline_ns: u64,
@@ -158,6 +181,9 @@ impl Pairs {
 
     /// Takes note of an event that will be complete later.
     pub fn expect(&mut self, Coming { key, direction }: Coming) {
+        if let Some(held) = self.take_latest(&key) {
+            self.keep(key, held);
+        }
         if self.ends.len() < MOST {
             self.ends.entry(key).or_default().coming[direction as usize] += 1;
         }
@@ -184,65 +210,94 @@ impl Pairs {
             (MOST_UNSURE, WINDOW_NS)
         };
         let full = self.held >= most;
-        let mut ends = match self.ends.entry(key(&event)) {
-            Entry::Vacant(_) if full => {
+        let key = key(&event);
+        if let Some(held) = self.take_latest(&key) {
+            if held.event.direction != direction {
+                self.held -= 1;
+                out(Paired::of(event, held.event));
+                return;
+            }
+            self.keep(key, held);
+        }
+        // Asked first: in a storm there are none.
+        let known = if self.ends.is_empty() {
+            None
+        } else {
+            self.ends.get_mut(&key)
+        };
+        let Some(ends) = known else {
+            if full {
                 out(Paired::Single(event));
-                return;
-            }
-            Entry::Vacant(ends) => {
-                let held = Held {
-                    event,
-                    deadline_ns: self.now_ns.saturating_add(window_ns),
-                    seen: false,
-                };
-                let deadline_ns = held.deadline_ns;
-                ends.insert(Ends {
-                    coming: [0, 0],
-                    held: smallvec![held],
-                });
+            } else {
+                let deadline_ns = self.now_ns.saturating_add(window_ns);
+                self.keep_latest(
+                    key,
+                    Held {
+                        event,
+                        deadline_ns,
+                        seen: false,
+                    },
+                );
                 self.waits_until(deadline_ns);
-                return;
             }
-            Entry::Occupied(ends) => ends,
+            return;
         };
         // When a RST was lost, the next one of the same connection may wait as well: the RST that
         // arrived is the one that was sent at that time.
-        let other = (ends.get().held.iter())
+        let other = (ends.held.iter())
             .enumerate()
             .filter(|(_, held)| held.event.direction != direction)
             .min_by_key(|(_, held)| held.event.time_ns.abs_diff(event.time_ns))
             .map(|(at, _)| at);
         if let Some(other) = other {
-            let other = ends.get_mut().held.swap_remove(other).event;
-            if ends.get().are_done() {
-                ends.remove();
+            let other = ends.held.swap_remove(other).event;
+            if ends.are_done() {
+                self.ends.remove(&key);
             }
             self.held -= 1;
-            out(match direction {
-                Direction::Sent => Paired::Both {
-                    sent: event,
-                    received: other,
-                },
-                Direction::Received => Paired::Both {
-                    sent: other,
-                    received: event,
-                },
-            });
+            out(Paired::of(event, other));
             return;
         }
-        let seen = ends.get().coming[1 - direction as usize] > 0;
+        let seen = ends.coming[1 - direction as usize] > 0;
         if full && !seen {
             out(Paired::Single(event));
             return;
         }
         let wait_ns = if seen { OWNER_NS } else { window_ns };
         let deadline_ns = self.now_ns.saturating_add(wait_ns);
-        ends.get_mut().held.push(Held {
+        ends.held.push(Held {
             event,
             deadline_ns,
             seen,
         });
         self.waits_until(deadline_ns);
+    }
+
+    /// Takes the event of this connection out of the latest ones, if it is there.
+    fn take_latest(&mut self, key: &Key) -> Option<Held> {
+        let at = self.latest.iter().position(|(known, _)| known == key)?;
+        Some(self.latest.swap_remove(at).1)
+    }
+
+    /// Keeps an event among the latest ones.
+    fn keep_latest(&mut self, key: Key, held: Held) {
+        if self.latest.is_full() {
+            let (key, held) = self.latest.swap_remove(0);
+            self.keep(key, held);
+        }
+        self.latest.push((key, held));
+    }
+
+    /// Keeps an event that was among the latest ones.
+    fn keep(&mut self, key: Key, held: Held) {
+        self.ends.entry(key).or_default().held.push(held);
+    }
+
+    /// The same of all of them.
+    fn keep_all(&mut self) {
+        while let Some((key, held)) = self.latest.pop() {
+            self.keep(key, held);
+        }
     }
 
     /// One more waits, until then at the most.
@@ -261,6 +316,7 @@ impl Pairs {
         if self.held == 0 || now_ns < self.next_deadline_ns {
             return;
         }
+        self.keep_all();
         let mut next = u64::MAX;
         let mut due = Vec::new();
         self.ends.retain(|_, ends| {
@@ -293,6 +349,7 @@ impl Pairs {
 
     /// Lets go of everything.
     pub fn finish(&mut self, out: &mut impl FnMut(Paired)) {
+        self.keep_all();
         let mut left: Vec<Box<Event>> = self
             .ends
             .drain()
@@ -304,6 +361,13 @@ impl Pairs {
         for event in left {
             out(Paired::Single(event));
         }
+    }
+}
+
+#[cfg(test)]
+impl Pairs {
+    fn is_empty(&self) -> bool {
+        self.ends.is_empty() && self.latest.is_empty() && self.held == 0
     }
 }
 
@@ -404,7 +468,7 @@ mod tests {
         assert_eq!(bench.seen_and_complete(sent(1)), "");
         assert_eq!(bench.seen_and_complete(received(1)), "b");
         assert_eq!(bench.tick(10_000), "");
-        assert!(bench.pairs.ends.is_empty());
+        assert!(bench.pairs.is_empty());
     }
 
     #[test]
@@ -481,7 +545,7 @@ mod tests {
         assert_eq!(bench.tick(10_199), "s");
         assert_eq!(bench.complete(received(1)), "");
         assert_eq!(bench.tick(10_399), "r");
-        assert!(bench.pairs.ends.is_empty());
+        assert!(bench.pairs.is_empty());
     }
 
     #[test]
@@ -508,7 +572,7 @@ mod tests {
         let mut bench = Bench::default();
         bench.pairs.expect(Coming::of(&received(1)));
         bench.pairs.forget(Coming::of(&received(1)));
-        assert!(bench.pairs.ends.is_empty());
+        assert!(bench.pairs.is_empty());
         bench.seen_and_complete(sent(1));
         bench.seen_and_complete(received(2));
         assert_eq!(bench.run(|pairs, mut out| pairs.finish(&mut out)).len(), 2);

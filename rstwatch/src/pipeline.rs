@@ -168,9 +168,9 @@ impl End {
         sent.scan = self.scans.note(&sent);
         let (mut why, mut effect) = (Verdict::default(), Verdict::default());
         cause::judge(&sent, &self.host, &mut why);
-        received.peer = Some(self.peer(&sent, &why));
+        received.peer = Some(self.peer(&sent, why.id.name()));
         cause::judge(&received, &self.host, &mut effect);
-        sent.peer = Some(self.peer(&received, &effect));
+        sent.peer = Some(self.peer(&received, effect.id.name()));
         if sent.time_ns <= received.time_ns {
             self.show(&sent, &why);
             self.show(&received, &effect);
@@ -186,19 +186,18 @@ impl End {
     }
 
     /// What the other end is told of `event`.
-    fn peer(&mut self, event: &Event, verdict: &Verdict) -> Box<Peer> {
-        let peer = Peer {
-            owner: event.owner.clone(),
-            actor: event.actor.clone(),
-            cause: verdict.id.name(),
-        };
-        match self.spare_peers.pop() {
-            Some(mut spare) => {
-                *spare = peer;
-                spare
-            }
-            None => Box::new(peer),
-        }
+    fn peer(&mut self, event: &Event, cause: &'static str) -> Box<Peer> {
+        let mut peer = self.spare_peers.pop().unwrap_or_else(|| {
+            Box::new(Peer {
+                owner: None,
+                actor: None,
+                cause,
+            })
+        });
+        peer.owner.clone_from(&event.owner);
+        peer.actor.clone_from(&event.actor);
+        peer.cause = cause;
+        peer
     }
 
     fn show(&mut self, event: &Event, verdict: &Verdict) {

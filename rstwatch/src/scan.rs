@@ -50,7 +50,7 @@ impl Scans {
     /// ports that its sender tried so within [`WINDOW`], this one among them: [`MOST_PORTS`] at the
     /// most.
     pub fn note(&mut self, event: &Event) -> Option<u32> {
-        let segment = event.segment?;
+        let segment = event.segment.as_ref()?;
         let met_nothing =
             event.socket.is_none() && event.state.is_none() && event.time_wait.is_none();
         let opens = segment.flags.has(TcpFlags::SYN) && !segment.flags.has(TcpFlags::ACK);

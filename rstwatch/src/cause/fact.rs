@@ -158,7 +158,7 @@ impl fmt::Display for End {
 
 impl Fact {
     /// The segment that drew the reset.
-    pub const fn segment(segment: Segment) -> Self {
+    pub const fn segment(segment: &Segment) -> Self {
         Self::Segment(segment.flags, segment.payload)
     }
 

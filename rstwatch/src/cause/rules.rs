@@ -87,7 +87,7 @@ fn unknown(case: &Case<'_>, verdict: &mut Verdict) {
                 case.why()
             },
             case.path(),
-            case.event.segment.map(Fact::segment),
+            case.event.segment.as_ref().map(Fact::segment),
             case.met(),
             case.past()
                 .or_else(|| socket.filter(|socket| socket.mptcp).map(|_| Fact::Mptcp)),
@@ -148,7 +148,7 @@ impl Case<'_> {
 
     /// The segment that drew the reset, as evidence.
     fn drew(&self) -> Option<Fact> {
-        self.event.segment.map(Fact::segment)
+        self.event.segment.as_ref().map(Fact::segment)
     }
 
     /// Whether the segment met no socket of any kind.
@@ -250,6 +250,11 @@ pub(super) fn silence_ns(socket: &Socket) -> Option<u64> {
 
 impl Verdict {
     /// Makes it this one, with what there is of `facts`.
+    #[expect(
+        clippy::inline_always,
+        reason = "facts are then made where they belong: read again right after they were made elsewhere they keep the processor waiting"
+    )]
+    #[inline(always)]
     fn is<const N: usize>(
         &mut self,
         id: CauseId,
@@ -260,7 +265,11 @@ impl Verdict {
         self.id = id;
         self.confidence = confidence;
         self.facts.clear();
-        self.facts.extend(facts.into_iter().flatten());
+        for fact in facts {
+            if let Some(fact) = fact {
+                self.facts.push(fact);
+            }
+        }
         Decided
     }
 }

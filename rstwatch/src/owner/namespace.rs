@@ -79,6 +79,16 @@ struct Memory<S> {
     system: S,
     known: HashMap<u32, Named, RandomState>,
     listed_ns: u64,
+    /// The last one that was asked for: in a storm it is often the same.
+    last: Option<Last>,
+}
+
+/// What was known of a namespace when it was asked for.
+#[derive(Debug)]
+struct Last {
+    netns: u32,
+    name: Option<Rc<str>>,
+    checked_ns: u64,
 }
 
 impl<S: System> Memory<S> {
@@ -87,11 +97,29 @@ impl<S: System> Memory<S> {
             system,
             known: HashMap::default(),
             listed_ns: 0,
+            last: None,
         }
     }
 
     /// The name of `netns`. `own` is what a container that has a socket there would call it.
     fn name(&mut self, netns: u32, own: Option<&str>, now_ns: u64) -> Option<Rc<str>> {
+        if let Some(last) = &self.last
+            && last.netns == netns
+            && now_ns.abs_diff(last.checked_ns) < CHECK_NS
+            && (own.is_none() || own == last.name.as_deref())
+        {
+            return last.name.clone();
+        }
+        let name = self.look_up(netns, own, now_ns);
+        self.last = self.known.get(&netns).map(|named| Last {
+            netns,
+            name: name.clone(),
+            checked_ns: named.checked_ns,
+        });
+        name
+    }
+
+    fn look_up(&mut self, netns: u32, own: Option<&str>, now_ns: u64) -> Option<Rc<str>> {
         let mut has_gone = false;
         if let Some(named) = self.known.get_mut(&netns) {
             if let (None, Some(own)) = (&named.name, own) {

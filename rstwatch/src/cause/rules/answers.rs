@@ -147,7 +147,7 @@ fn late_syn_ack(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let met = case.met_no_connection()?;
     let past = case.event.past.as_ref()?;
     let gave_up = past.ended == Ended::NeverConnected || past.state == Some(TcpState::SynSent);
-    (gave_up && case.event.segment.is_some_and(is_syn_ack)).then(|| {
+    (gave_up && case.event.segment.as_ref().is_some_and(is_syn_ack)).then(|| {
         verdict.is(
             CauseId::LateSynAck,
             case.sure_of(past),
@@ -160,7 +160,7 @@ fn late_syn_ack(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
 /// Never certain: the connect may have been given up longer ago than is remembered.
 fn backscatter(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
     let met = case.met_no_connection()?;
-    let unasked = case.event.past.is_none() && case.event.segment.is_some_and(is_syn_ack);
+    let unasked = case.event.past.is_none() && case.event.segment.as_ref().is_some_and(is_syn_ack);
     unasked.then(|| {
         verdict.is(
             CauseId::Backscatter,
@@ -312,7 +312,7 @@ fn closed_port(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
 /// remembered of the connection. Never certain: it may have been closed here longer ago than is
 /// remembered.
 fn half_open(case: &Case<'_>, verdict: &mut Verdict) -> Option<Decided> {
-    let segment = case.event.segment?;
+    let segment = case.event.segment.as_ref()?;
     let met = case.met_no_connection()?;
     let belongs = segment.flags.has(TcpFlags::ACK) && !segment.flags.has(TcpFlags::SYN);
     if case.event.past.is_some() || !belongs {
@@ -349,7 +349,7 @@ impl Case<'_> {
     /// A segment that starts nothing, for a connection that is remembered and gone: what it met,
     /// and what is remembered.
     fn stray(&self) -> Option<(Fact, &Past)> {
-        let segment = self.event.segment?;
+        let segment = self.event.segment.as_ref()?;
         let starts_anew = is_first_syn(segment);
         let past = self.event.past.as_ref().filter(|_| !starts_anew)?;
         Some((self.met_no_connection()?, past))
@@ -368,10 +368,11 @@ impl Case<'_> {
     }
 
     /// The SYN that opens a connection, if it met no socket.
-    fn first_syn(&self) -> Option<Segment> {
+    fn first_syn(&self) -> Option<&Segment> {
         self.event
             .segment
-            .filter(|segment| self.met_no_socket() && is_first_syn(*segment))
+            .as_ref()
+            .filter(|segment| self.met_no_socket() && is_first_syn(segment))
     }
 
     /// Whether the SYN that opens a connection met no socket, and the kernel has nothing else to say.
@@ -391,11 +392,11 @@ impl Case<'_> {
 }
 
 /// Whether `segment` opens a connection.
-const fn is_first_syn(segment: Segment) -> bool {
+const fn is_first_syn(segment: &Segment) -> bool {
     segment.flags.has(TcpFlags::SYN) && !segment.flags.has(TcpFlags::ACK)
 }
 
 /// Whether `segment` accepts a connect.
-const fn is_syn_ack(segment: Segment) -> bool {
+const fn is_syn_ack(segment: &Segment) -> bool {
     segment.flags.has(TcpFlags::SYN | TcpFlags::ACK)
 }

@@ -61,6 +61,10 @@ impl Kept {
 
 impl Line {
     /// Appends a line, and keeps it with its text in the memory of `text`.
+    ///
+    /// Apart from what is done for most lines, which needs little of the stack.
+    #[cold]
+    #[inline(never)]
     fn make(w: &mut Writer, event: &Event, verdict: &Verdict, mut text: Vec<u8>) -> Self {
         let start = w.bytes().len();
         let mut making = Making {
