@@ -8,9 +8,11 @@ use std::fmt;
 use rstwatch_common::record::{
     ActiveReset, Closed, Header, KIND_ACTIVE_RESET, KIND_CLOSED, KIND_LATE_RESET, KIND_LISTEN,
     KIND_LISTEN_END, KIND_RECEIVED, KIND_REFUSED, KIND_SEGMENT_RESET, KIND_SOCKET_RESET,
-    LAYOUT_VERSION, LateReset, Listener, Refused, SegmentReset, SocketReset,
+    LAYOUT_VERSION, LateReset, Listener, Refused, Reset, SegmentReset, SocketReset,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use crate::event::Direction;
 
 /// A record of the ring buffer, borrowed from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,21 @@ pub enum Record<'a> {
     Listen(&'a Listener),
     /// A listener ends.
     ListenEnd(&'a Listener),
+}
+
+impl Record<'_> {
+    /// The reset that it tells of, if it does, and which way that went.
+    pub const fn reset(&self) -> Option<(&Reset, Direction)> {
+        match self {
+            Self::Segment(record) => Some((&record.reset, Direction::Sent)),
+            Self::Late(record) => Some((&record.reset, Direction::Sent)),
+            Self::Answer(record) => Some((&record.reset, Direction::Sent)),
+            Self::Active(record) => Some((&record.reset, Direction::Sent)),
+            Self::Received(record) => Some((&record.reset, Direction::Received)),
+            Self::Refused(record) => Some((&record.reset, Direction::Received)),
+            Self::Closed(_) | Self::Listen(_) | Self::ListenEnd(_) => None,
+        }
+    }
 }
 
 /// Why bytes are not a record.

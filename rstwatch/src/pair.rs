@@ -19,6 +19,8 @@ use arrayvec::ArrayVec;
 use foldhash::HashMap;
 use smallvec::SmallVec;
 
+use rstwatch_common::record::Reset;
+
 use crate::event::{Direction, Endpoint, Event};
 
 /// How long an event waits for an other end that has not been seen, in nanoseconds. Both come
@@ -76,7 +78,7 @@ impl Paired {
 
 /// A connection as the end sees it that sent the RST. In whole words, so that it is read again as it was written:
 /// else the processor waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Eq)]
 struct Key {
     /// The namespace, where the addresses mean something in it only, else 0; the sender's port; the receiver's.
     netns_and_ports: u64,
@@ -84,26 +86,61 @@ struct Key {
     addrs: [u64; 4],
 }
 
-impl Key {
-    fn new(netns: u32, sender: Endpoint, receiver: Endpoint) -> Self {
-        let halves = |end: Endpoint| {
-            let bits = match end.addr {
-                IpAddr::V4(addr) => V4_MAPPED | u128::from(addr.to_bits()),
-                IpAddr::V6(addr) => addr.to_bits(),
-            };
-            [(bits >> 64) as u64, bits as u64]
+impl PartialEq for Key {
+    /// The first word tells nearly all apart.
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.netns_and_ports == other.netns_and_ports && self.addrs == other.addrs
+    }
+}
+
+/// An end of a connection: the halves of its address as an IPv6 one, and its port.
+#[derive(Clone, Copy)]
+struct End([u64; 2], u16);
+
+impl End {
+    fn of(end: Endpoint) -> Self {
+        let bits = match end.addr {
+            IpAddr::V4(addr) => addr.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(addr) => addr.to_bits(),
         };
-        let ports = u64::from(sender.port) << 16 | u64::from(receiver.port);
-        let ([a, b], [c, d]) = (halves(sender), halves(receiver));
+        Self([(bits >> 64) as u64, bits as u64], end.port)
+    }
+
+    /// From an address in network byte order.
+    fn of_record(addr: &[u8; 16], port: u16) -> Self {
+        let bits = u128::from_be_bytes(*addr);
+        Self([(bits >> 64) as u64, bits as u64], port)
+    }
+
+    /// Whether another host has the same address: `127.0.0.0/8`, also as an IPv6 one, or `::1`.
+    const fn is_loopback(self) -> bool {
+        let Self([high, low], _) = self;
+        high == 0 && (low >> 24 == 0xff_ff7f || low == 1)
+    }
+}
+
+impl Key {
+    /// Of the connection between this host's end and the other one, in a network namespace.
+    #[inline]
+    fn new(netns: u32, local: End, remote: End, direction: Direction) -> Self {
+        let (sender, receiver) = match direction {
+            Direction::Sent => (local, remote),
+            Direction::Received => (remote, local),
+        };
+        let netns = if receiver.is_loopback() || sender.is_loopback() {
+            netns
+        } else {
+            0
+        };
+        let (End([a, b], sender_port), End([c, d], receiver_port)) = (sender, receiver);
+        let ports = u64::from(sender_port) << 16 | u64::from(receiver_port);
         Self {
             netns_and_ports: u64::from(netns) << 32 | ports,
             addrs: [a, b, c, d],
         }
     }
 }
-
-/// What makes the bits of an IPv4 address those of an IPv6 one.
-const V4_MAPPED: u128 = 0xffff_0000_0000;
 
 impl Hash for Key {
     /// In few words, as every event needs it.
@@ -122,7 +159,7 @@ impl Hash for Key {
 }
 
 /// An event that will be complete later.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coming {
     key: Key,
     direction: Direction,
@@ -131,9 +168,24 @@ pub struct Coming {
 impl Coming {
     /// That `event` will come.
     pub fn of(event: &Event) -> Self {
+        let (local, remote) = (End::of(event.local), End::of(event.remote));
+        let direction = event.direction;
         Self {
-            key: key(event),
-            direction: event.direction,
+            key: Key::new(event.netns.unwrap_or(0), local, remote, direction),
+            direction,
+        }
+    }
+
+    /// That the event of a record will come. The same, sooner: what has just been put into an event is read again in
+    /// other pieces, which keeps the processor waiting.
+    #[inline]
+    pub fn of_record(reset: &Reset, direction: Direction) -> Self {
+        let tuple = &reset.tuple;
+        let local = End::of_record(&tuple.local, tuple.local_port);
+        let remote = End::of_record(&tuple.remote, tuple.remote_port);
+        Self {
+            key: Key::new(tuple.netns, local, remote, direction),
+            direction,
         }
     }
 }
@@ -200,17 +252,16 @@ impl Pairs {
         }
     }
 
-    /// Takes in a complete event; what has waited enough goes to `out`. One that was expected is to be
-    /// forgotten first.
-    pub fn complete(&mut self, event: Box<Event>, out: &mut impl FnMut(Paired)) {
-        let direction = event.direction;
+    /// Takes in a complete event, which is the one that was `coming`; what has waited enough goes to `out`. One
+    /// that was expected is to be forgotten first.
+    pub fn complete(&mut self, coming: Coming, event: Box<Event>, out: &mut impl FnMut(Paired)) {
+        let Coming { key, direction } = coming;
         let (most, window_ns) = if event.remote.addr.is_loopback() {
             (MOST, LOOPBACK_WINDOW_NS)
         } else {
             (MOST_UNSURE, WINDOW_NS)
         };
         let full = self.held >= most;
-        let key = key(&event);
         if let Some(held) = self.take_latest(&key) {
             if held.event.direction != direction {
                 self.held -= 1;
@@ -280,6 +331,7 @@ impl Pairs {
     }
 
     /// Keeps an event among the latest ones.
+    #[inline]
     fn keep_latest(&mut self, key: Key, held: Held) {
         if self.latest.is_full() {
             let (key, held) = self.latest.swap_remove(0);
@@ -371,21 +423,11 @@ impl Pairs {
     }
 }
 
-fn key(event: &Event) -> Key {
-    let (sender, receiver) = match event.direction {
-        Direction::Sent => (event.local, event.remote),
-        Direction::Received => (event.remote, event.local),
-    };
-    let netns = if receiver.addr.is_loopback() || sender.addr.is_loopback() {
-        event.netns.unwrap_or(0)
-    } else {
-        0
-    };
-    Key::new(netns, sender, receiver)
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::{array::uniform2, prelude::*, sample};
+    use rstwatch_common::entry::Tuple;
+
     use super::*;
     use crate::fixture;
 
@@ -451,12 +493,45 @@ mod tests {
         fn complete(&mut self, event: Event) -> String {
             self.run(|pairs, mut out| {
                 pairs.forget(Coming::of(&event));
-                pairs.complete(event.into(), &mut out);
+                pairs.complete(Coming::of(&event), event.into(), &mut out);
             })
         }
 
         fn tick(&mut self, ms: u64) -> String {
             self.run(|pairs, mut out| pairs.tick(ms * MS, &mut out))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_and_its_event_are_of_one_connection(
+            ends in uniform2((
+                sample::select(vec!["127.0.0.1", "127.9.9.9", "10.0.0.1", "::1", "2001:db8::1", "::2", "::"]),
+                any::<u16>(),
+            )),
+            netns: u32,
+            sent: bool,
+        ) {
+            let direction = if sent { Direction::Sent } else { Direction::Received };
+            let event = event(direction, ends[0], ends[1], netns);
+            let octets = |end: Endpoint| match end.addr {
+                IpAddr::V4(addr) => addr.to_ipv6_mapped().octets(),
+                IpAddr::V6(addr) => addr.octets(),
+            };
+            let reset = Reset {
+                tuple: Tuple {
+                    local: octets(event.local),
+                    remote: octets(event.remote),
+                    local_port: event.local.port,
+                    remote_port: event.remote.port,
+                    netns,
+                },
+                ..Reset::EMPTY
+            };
+            let is_loopback = event.local.addr.is_loopback() || event.remote.addr.is_loopback();
+            let coming = Coming::of_record(&reset, direction);
+            prop_assert_eq!(coming, Coming::of(&event));
+            prop_assert_eq!(coming.key.netns_and_ports >> 32 != 0, is_loopback && netns != 0);
         }
     }
 
@@ -483,7 +558,9 @@ mod tests {
             let mut ends = [at(sent(1), 0), at(sent(1), 100)];
             ends.rotate_left(first);
             for event in ends.into_iter().chain([at(received(1), 102)]) {
-                pairs.complete(event.into(), &mut |paired| joined.push(paired));
+                pairs.complete(Coming::of(&event), event.into(), &mut |paired| {
+                    joined.push(paired);
+                });
             }
             let [Paired::Both { sent, received }] = &joined[..] else {
                 panic!("{joined:?}");

@@ -2,7 +2,7 @@
 //! filter, sink. No I/O but what `owner::details` reads, no waiting: time and found owners come
 //! from outside.
 
-use std::{collections::BTreeSet, num::NonZeroU32};
+use std::{collections::BTreeSet, num::NonZeroU32, ptr};
 
 use arrayvec::ArrayVec;
 use bytes::BytesMut;
@@ -88,16 +88,18 @@ struct Rear {
 }
 
 impl Rear {
-    /// Takes in an event that is complete.
-    fn complete(&mut self, event: Box<Event>) {
+    /// Takes in an event that is complete: the one that was `coming`.
+    fn complete(&mut self, coming: Coming, event: Box<Event>) {
         let end = &mut self.end;
-        self.pairs.complete(event, &mut |paired| end.take(paired));
+        self.pairs
+            .complete(coming, event, &mut |paired| end.take(paired));
     }
 
     /// The same of one that had to wait for that, and was expected.
     fn complete_at_last(&mut self, event: Box<Event>) {
-        self.pairs.forget(Coming::of(&event));
-        self.complete(event);
+        let coming = Coming::of(&event);
+        self.pairs.forget(coming);
+        self.complete(coming, event);
     }
 
     fn tick(&mut self, now_ns: u64) {
@@ -295,16 +297,23 @@ impl Pipeline {
     pub fn record(&mut self, bytes: &[u8]) -> Result<(), decode::DecodeError> {
         match decode::decode(bytes) {
             Ok(record) => {
+                let coming =
+                    (record.reset()).map(|(reset, direction)| Coming::of_record(reset, direction));
                 let observation = (self.interpreter).interpret(record, &mut self.rear.end.spare);
                 let rear = &mut self.rear;
-                if let Observation::Reset(sighting) = &observation {
+                if let (Observation::Reset(sighting), Some(coming)) = (&observation, coming) {
                     self.seen_to_ns = sighting.monotonic_ns;
                     rear.end.details.learn(&sighting.event);
-                    let coming = Coming::of(&sighting.event);
+                    let own: *const Event = &raw const *sighting.event;
                     let mut waits = true;
                     self.owners.observe(observation, &mut |event| {
-                        waits = false;
-                        rear.complete(event);
+                        if ptr::eq(&raw const *event, own) {
+                            waits = false;
+                            rear.complete(coming, event);
+                        } else {
+                            // One for which this one has taken the room to wait.
+                            rear.complete_at_last(event);
+                        }
                     });
                     if waits {
                         rear.pairs.expect(coming);
