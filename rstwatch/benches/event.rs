@@ -172,7 +172,7 @@ fn complete(c: &mut Criterion) {
     let process = procfs::read_process(std::process::id());
     if let (Some(process), Some(owner), Some(actor)) = (process, &mut event.owner, &mut event.actor)
     {
-        owner.process = process.clone();
+        owner.process.clone_from(&process);
         actor.process = process;
     }
     event.netns = netns::inode_of("/proc/self/ns/net".as_ref()).ok();

@@ -254,6 +254,10 @@ impl Verdict {
         clippy::inline_always,
         reason = "facts are then made where they belong: read again right after they were made elsewhere they keep the processor waiting"
     )]
+    #[expect(
+        clippy::manual_flatten,
+        reason = "what flattens keeps what it flattens in a place of its own"
+    )]
     #[inline(always)]
     fn is<const N: usize>(
         &mut self,

@@ -17,11 +17,11 @@ const PLACE_BITS: u32 = 5;
 
 /// Lines by their kind.
 #[derive(Debug)]
-pub struct Kept(Box<[Option<Line>; PLACES]>);
+pub struct Kept(Box<[Option<Line>]>);
 
 impl Default for Kept {
     fn default() -> Self {
-        Self(Box::new([const { None }; PLACES]))
+        Self((0..PLACES).map(|_| None).collect())
     }
 }
 
