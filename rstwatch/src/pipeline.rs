@@ -2,7 +2,7 @@
 //! filter, sink. No I/O but what `owner::details` reads, no waiting: time and found owners come
 //! from outside.
 
-use std::{collections::BTreeSet, num::NonZeroU32, ptr};
+use std::{collections::BTreeSet, num::NonZeroU32};
 
 use arrayvec::ArrayVec;
 use bytes::BytesMut;
@@ -304,16 +304,11 @@ impl Pipeline {
                 if let (Observation::Reset(sighting), Some(coming)) = (&observation, coming) {
                     self.seen_to_ns = sighting.monotonic_ns;
                     rear.end.details.learn(&sighting.event);
-                    let own: *const Event = &raw const *sighting.event;
+                    // If any comes out, it is this one.
                     let mut waits = true;
                     self.owners.observe(observation, &mut |event| {
-                        if ptr::eq(&raw const *event, own) {
-                            waits = false;
-                            rear.complete(coming, event);
-                        } else {
-                            // One for which this one has taken the room to wait.
-                            rear.complete_at_last(event);
-                        }
+                        waits = false;
+                        rear.complete(coming, event);
                     });
                     if waits {
                         rear.pairs.expect(coming);

@@ -41,7 +41,7 @@ const AWAIT_CLOSE_NS: u64 = 200_000_000;
 /// For how long a process that was found alive counts as alive, in nanoseconds.
 const ALIVE_NS: u64 = 20_000_000;
 
-/// Events that wait at the same time. Beyond, the oldest go on without an owner.
+/// Events that wait at the same time. Beyond, those that come go on without their owner.
 const MOST_WAITING: usize = 8_192;
 
 /// Tells whether a process is still the one it was.
