@@ -433,8 +433,16 @@ pub struct Process {
     pub exe: Option<Rc<str>>,
 }
 
+/// Whether both are the same. In a storm they are mostly the very same one.
+fn is_same_path(one: Option<&Rc<str>>, other: Option<&Rc<str>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Rc::ptr_eq(one, other) || one == other,
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
 impl PartialEq for Process {
-    /// Whether the same is known of the same process. In a storm the path is mostly the very same one.
+    /// Whether the same is known of the same process.
     fn eq(&self, other: &Self) -> bool {
         let Self {
             pid,
@@ -447,10 +455,7 @@ impl PartialEq for Process {
             && *start_ns == other.start_ns
             && *comm == other.comm
             && *uid == other.uid
-            && match (exe, &other.exe) {
-                (Some(one), Some(other)) => Rc::ptr_eq(one, other) || one == other,
-                (one, other) => one.is_none() && other.is_none(),
-            }
+            && is_same_path(exe.as_ref(), other.exe.as_ref())
     }
 }
 
@@ -462,7 +467,7 @@ impl Clone for Process {
         }
     }
 
-    /// Field by field where it belongs, as in [`Spare::event`]; and the path is mostly the very same one.
+    /// Field by field where it belongs, as in [`Spare::event`].
     fn clone_from(&mut self, source: &Self) {
         let Self {
             pid,
@@ -475,12 +480,7 @@ impl Clone for Process {
         *start_ns = source.start_ns;
         *comm = source.comm;
         *uid = source.uid;
-        let is_same = match (&*exe, &source.exe) {
-            (Some(one), Some(other)) => Rc::ptr_eq(one, other),
-            (None, None) => true,
-            _ => false,
-        };
-        if !is_same {
+        if !is_same_path(exe.as_ref(), source.exe.as_ref()) {
             exe.clone_from(&source.exe);
         }
     }

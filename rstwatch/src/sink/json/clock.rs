@@ -22,7 +22,7 @@ impl Clock {
         if !self.second.contains(&time_ns) {
             self.read(time_ns / NS_PER_S);
         }
-        w.bytes_of(&self.text);
+        w.append(&self.text);
         w.padded((time_ns - self.second.start) as u32, 9);
         w.raw("Z");
     }

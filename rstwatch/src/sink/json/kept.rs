@@ -94,7 +94,7 @@ impl Line {
         };
         line::parts(event, verdict, &mut again);
         let Again { w, copied, .. } = again;
-        w.bytes_of(&self.text[copied..]);
+        w.append(&self.text[copied..]);
     }
 }
 
@@ -135,7 +135,7 @@ impl Parts for Again<'_> {
         let Span { start, end } = self.line.own[self.next];
         self.next += 1;
         if !is_same(&self.line.values) {
-            self.w.bytes_of(&self.line.text[self.copied..start]);
+            self.w.append(&self.line.text[self.copied..start]);
             write(self.w);
             self.copied = end;
         }

@@ -37,7 +37,7 @@ impl Writer {
 
     /// Appends what has been written elsewhere.
     #[inline]
-    pub fn bytes_of(&mut self, text: &[u8]) {
+    pub fn append(&mut self, text: &[u8]) {
         let to = self.room(text.len());
         // SAFETY: as in `raw`.
         unsafe {
