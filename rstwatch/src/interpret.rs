@@ -11,9 +11,9 @@ use rstwatch_common::{
         PF_KTHREAD, SocketEntry, TASK_OOM, Task, Tuple, VIA_CLOSE, VIA_CONNECT, VIA_LISTEN,
     },
     record::{
-        self, ActiveReset, HAS_REASON, HAS_SEGMENT, IS_KERNEL, Reset, SK_FLAG_DEAD,
+        self, ActiveReset, HAS_REASON, HAS_SEGMENT, IS_KERNEL, Refused, Reset, SK_FLAG_DEAD,
         SK_FLAG_KEEPOPEN, SK_FLAG_LINGER, SOCK_HELD, SOCK_KERNEL, SOCK_MPTCP, SOCK_SHARED,
-        SocketFacts, SocketReset,
+        SegmentReset, SocketFacts, SocketReset,
     },
 };
 
@@ -173,6 +173,29 @@ impl Interpreter {
                 sock: record.header.sock,
                 closer: application(&record.closer),
             },
+        }
+    }
+
+    /// Makes of the events of a refused connect those of another, whose records [`alike`](crate::alike) has found to be
+    /// the same but for these numbers. It is what [`Self::interpret`] would make of them.
+    pub fn interpret_again(
+        &self,
+        opening: &SegmentReset,
+        refused: &Refused,
+        sent: &mut Event,
+        received: &mut Event,
+    ) {
+        let reset = &opening.reset;
+        sent.time_ns = self.clock.wall_ns(reset.header.time_ns);
+        sent.remote.port = reset.tuple.remote_port;
+        if let Some(segment) = &mut sent.segment {
+            segment.seq = reset.seq;
+        }
+        let reset = &refused.reset;
+        received.time_ns = self.clock.wall_ns(reset.header.time_ns);
+        received.local.port = reset.tuple.local_port;
+        if let Some(socket) = &mut received.socket {
+            socket.age_ns = since(refused.born_ns, reset);
         }
     }
 

@@ -8,6 +8,7 @@
 //!
 //! `docs/ARCHITECTURE.md` walks through the house room by room.
 
+mod alike;
 pub mod bpf_object;
 pub mod btf;
 pub mod cause;

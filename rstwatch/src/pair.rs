@@ -231,6 +231,13 @@ impl Pairs {
         self.now_ns = now_ns;
     }
 
+    /// Whether anything is known of the connection: one of its ends waits, or will come.
+    #[inline]
+    pub fn knows(&self, Coming { key, .. }: Coming) -> bool {
+        self.latest.iter().any(|(known, _)| *known == key)
+            || (!self.ends.is_empty() && self.ends.contains_key(&key))
+    }
+
     /// Takes note of an event that will be complete later.
     pub fn expect(&mut self, Coming { key, direction }: Coming) {
         if let Some(held) = self.take_latest(&key) {

@@ -8,10 +8,13 @@ use arrayvec::ArrayVec;
 use bytes::BytesMut;
 use foldhash::HashMap;
 
+use rstwatch_common::record::{Refused, SegmentReset};
+
 use crate::{
+    alike::{Alike, Both, Repeats},
     cause::{self, CauseId, HostFacts, Verdict, catalogue},
     clock::Clock,
-    decode,
+    decode::{self, Record},
     event::{Direction, Event, Peer, Reason, Spare},
     filter::Filter,
     interpret::{Interpreter, Observation},
@@ -24,7 +27,7 @@ use crate::{
     pair::{Coming, Paired, Pairs},
     reconcile::Traced,
     scan::Scans,
-    sink::{Sink, recent::Recent, summary::Summary},
+    sink::{Mark, Sink, recent::Recent, summary::Summary},
     storm::{Counted, Now, Watch, limit::Limit},
 };
 
@@ -33,8 +36,8 @@ use crate::{
 pub struct CauseCounts([[u64; catalogue::ENTRIES.len()]; 2]);
 
 impl CauseCounts {
-    fn add(&mut self, direction: Direction, id: CauseId) {
-        self.0[direction as usize][id as usize] += 1;
+    fn add(&mut self, direction: Direction, id: CauseId, times: u64) {
+        self.0[direction as usize][id as usize] += times;
     }
 
     /// Those that are not zero.
@@ -76,6 +79,7 @@ pub struct Tally {
 pub struct Pipeline {
     interpreter: Interpreter,
     owners: Owners<Procfs>,
+    alike: Alike,
     rear: Rear,
     seen_to_ns: u64,
 }
@@ -121,6 +125,9 @@ struct End {
     spare_peers: ArrayVec<Box<Peer>, 2>,
     /// And of events.
     spare: Spare,
+    /// Whether both ends that are shown next are to be kept, and those that were.
+    keeps_both: bool,
+    kept_both: Option<Both>,
     scans: Scans,
     host: HostFacts,
     filter: Filter,
@@ -156,8 +163,7 @@ impl End {
         }
     }
 
-    /// Each end learns of the other. The sender's cause is decided first: that the other end was
-    /// reset tells nothing about why.
+    /// Each end learns of the other.
     fn show_both(&mut self, mut sent: Box<Event>, mut received: Box<Event>) {
         // The end with an owner first: its place may name the namespace of both.
         if sent.owner.is_some() {
@@ -168,20 +174,93 @@ impl End {
             self.details.complete(&mut sent);
         }
         sent.scan = self.scans.note(&sent);
-        let (mut why, mut effect) = (Verdict::default(), Verdict::default());
-        cause::judge(&sent, &self.host, &mut why);
-        received.peer = Some(self.peer(&sent, why.id.name()));
-        cause::judge(&received, &self.host, &mut effect);
-        sent.peer = Some(self.peer(&received, effect.id.name()));
-        if sent.time_ns <= received.time_ns {
-            self.show(&sent, &why);
-            self.show(&received, &effect);
+        let mut both = Both {
+            sent,
+            received,
+            why: Verdict::default(),
+            effect: Verdict::default(),
+            repeats: Default::default(),
+        };
+        self.judge_both(&mut both);
+        self.show_in_order(&mut both);
+        self.settle(&mut both);
+        if self.keeps_both {
+            self.kept_both = Some(both);
         } else {
-            self.show(&received, &effect);
-            self.show(&sent, &why);
+            self.done_with(both);
         }
+    }
+
+    /// The same for a refused connect like one that has been shown: its numbers have been put into what is known of
+    /// that one.
+    fn show_again(&mut self, both: &mut Both) {
+        let scan = self.scans.note(&both.sent);
+        if both.sent.scan != scan {
+            self.settle(both);
+            both.sent.scan = scan;
+            self.judge_both(both);
+            both.repeats = Default::default();
+        }
+        self.show_in_order(both);
+    }
+
+    /// The sender's cause is decided first: that the other end was reset tells nothing about why.
+    fn judge_both(&mut self, both: &mut Both) {
+        let Both {
+            sent,
+            received,
+            why,
+            effect,
+            ..
+        } = both;
+        cause::judge(sent, &self.host, why);
+        received.peer = Some(self.peer(sent, why.id.name()));
+        cause::judge(received, &self.host, effect);
+        sent.peer = Some(self.peer(received, effect.id.name()));
+    }
+
+    /// Shows both ends; how often they came is [settled](Self::settle) later.
+    fn show_in_order(&mut self, both: &mut Both) {
+        let Both {
+            sent,
+            received,
+            why,
+            effect,
+            repeats: [sent_repeats, received_repeats],
+        } = both;
+        let in_order = sent.time_ns <= received.time_ns;
+        let mut ends = [
+            (&**sent, &*why, sent_repeats),
+            (&**received, &*effect, received_repeats),
+        ];
+        if !in_order {
+            ends.reverse();
+        }
+        for (event, verdict, repeats) in ends {
+            let matches = self.matches(event, verdict);
+            repeats.times += 1;
+            repeats.of_storm += u64::from(self.is_for_storm(matches));
+            self.put(event, verdict, matches, &mut repeats.line);
+        }
+    }
+
+    /// Counts both ends as often as they have been shown.
+    fn settle(&mut self, both: &mut Both) {
+        let Both {
+            sent,
+            received,
+            why,
+            effect,
+            repeats: [sent_repeats, received_repeats],
+        } = both;
+        self.count(sent, why, sent_repeats);
+        self.count(received, effect, received_repeats);
+    }
+
+    /// Keeps the memory of events for those to come.
+    fn done_with(&mut self, both: Both) {
         self.spare_peers.clear();
-        for mut event in [sent, received] {
+        for mut event in [both.sent, both.received] {
             self.spare_peers.extend(event.peer.take());
             self.spare.keep(event);
         }
@@ -203,18 +282,44 @@ impl End {
     }
 
     fn show(&mut self, event: &Event, verdict: &Verdict) {
-        self.tally.causes.add(event.direction, verdict.id);
+        let matches = self.matches(event, verdict);
+        let mut once = Repeats {
+            times: 1,
+            of_storm: u64::from(self.is_for_storm(matches)),
+            ..Repeats::default()
+        };
+        self.count(event, verdict, &mut once);
+        self.put(event, verdict, matches, &mut once.line);
+    }
+
+    fn matches(&self, event: &Event, verdict: &Verdict) -> bool {
+        !self.filters || self.filter.matches(event, verdict)
+    }
+
+    /// A storm outside of the filter is said as well; a screen has room for what was asked for.
+    fn is_for_storm(&self, matches: bool) -> bool {
+        matches || !matches!(self.sink, Sink::Recent(_))
+    }
+
+    /// Counts events that are alike, and have not been counted.
+    fn count(&mut self, event: &Event, verdict: &Verdict, repeats: &mut Repeats) {
+        let times = std::mem::take(&mut repeats.times);
+        if times == 0 {
+            return;
+        }
+        self.tally.causes.add(event.direction, verdict.id, times);
         if event.direction == Direction::Sent
             && let Some(netns) = event.netns
         {
             let sent = self.tally.sent_by_netns.entry(netns).or_default();
-            sent.note(event, verdict.id);
+            sent.note(event, verdict.id, times);
         }
-        let matches = !self.filters || self.filter.matches(event, verdict);
-        // A storm outside of the filter is said as well; a screen has room for what was asked for.
-        if matches || !matches!(self.sink, Sink::Recent(_)) {
-            self.storm.note(event, verdict);
-        }
+        let times = std::mem::take(&mut repeats.of_storm);
+        self.storm.note_times(event, verdict, times);
+    }
+
+    /// Writes an event, if it is wanted.
+    fn put(&mut self, event: &Event, verdict: &Verdict, matches: bool, line: &mut Mark) {
         if self.tally.shown >= self.most || !matches {
             self.tally.filtered += 1;
         } else if let Some(limit) = &mut self.limit
@@ -223,7 +328,7 @@ impl End {
             self.tally.limited += 1;
         } else {
             self.tally.shown += 1;
-            self.sink.event(&mut self.buffer, event, verdict);
+            self.sink.event(&mut self.buffer, event, verdict, line);
             if let Some(notes) = &mut self.notes
                 && notes.len() < MOST_NOTES
                 && let Some(why) = owner::why_unknown(event)
@@ -261,6 +366,7 @@ impl Pipeline {
         Self {
             interpreter,
             owners: Owners::new(snapshot, listeners, Procfs),
+            alike: Alike::default(),
             seen_to_ns: 0,
             rear: Rear {
                 pairs: Pairs::default(),
@@ -268,6 +374,8 @@ impl Pipeline {
                     details: ProcessDetails::watch(),
                     spare_peers: ArrayVec::new(),
                     spare: Spare::default(),
+                    keeps_both: false,
+                    kept_both: None,
                     scans: Scans::default(),
                     host,
                     filters: filter != Filter::default(),
@@ -296,36 +404,111 @@ impl Pipeline {
     /// When the bytes are none; it is counted, and the next one can follow.
     pub fn record(&mut self, bytes: &[u8]) -> Result<(), decode::DecodeError> {
         match decode::decode(bytes) {
+            Ok(Record::Segment(opening)) => self.opening(opening),
+            Ok(Record::Refused(refused)) => self.refused(refused),
             Ok(record) => {
-                let coming =
-                    (record.reset()).map(|(reset, direction)| Coming::of_record(reset, direction));
-                let observation = (self.interpreter).interpret(record, &mut self.rear.end.spare);
-                let rear = &mut self.rear;
-                if let (Observation::Reset(sighting), Some(coming)) = (&observation, coming) {
-                    self.seen_to_ns = sighting.monotonic_ns;
-                    rear.end.details.learn(&sighting.event);
-                    // If any comes out, it is this one.
-                    let mut waits = true;
-                    self.owners.observe(observation, &mut |event| {
-                        waits = false;
-                        rear.complete(coming, event);
-                    });
-                    if waits {
-                        rear.pairs.expect(coming);
-                    }
-                    for event in self.owners.take_unreceived() {
-                        rear.pairs.forget(Coming::of(&event));
-                    }
-                } else {
-                    self.owners
-                        .observe(observation, &mut |event| rear.complete_at_last(event));
+                self.let_openings_go();
+                // It may change what is known of processes and listeners.
+                let end = &mut self.rear.end;
+                for mut both in self.alike.forget() {
+                    end.settle(&mut both);
+                    end.done_with(both);
                 }
-                Ok(())
+                self.take_in(record);
             }
             Err(error) => {
                 self.rear.end.tally.undecoded += 1;
-                Err(error)
+                return Err(error);
             }
+        }
+        Ok(())
+    }
+
+    /// Takes in a segment that met no socket: in a storm that of a connect like one before.
+    fn opening(&mut self, opening: &SegmentReset) {
+        let coming = Coming::of_record(&opening.reset, Direction::Sent);
+        if !self.rear.pairs.knows(coming) && self.alike.holds_back(opening) {
+            self.seen_to_ns = opening.reset.header.time_ns;
+            return;
+        }
+        self.let_openings_go();
+        self.alike.note(opening);
+        self.take_in(Record::Segment(opening));
+    }
+
+    /// Takes in the end of a connect.
+    fn refused(&mut self, refused: &Refused) {
+        if let Some(found) = self.alike.find(refused) {
+            let (opening, both) = self.alike.take(&found);
+            (self.interpreter).interpret_again(
+                &opening,
+                refused,
+                &mut both.sent,
+                &mut both.received,
+            );
+            self.seen_to_ns = refused.reset.header.time_ns;
+            self.rear.end.show_again(both);
+            return;
+        }
+        self.let_openings_go();
+        let opening = self.alike.opening_of(refused);
+        self.rear.end.keeps_both = opening.is_some();
+        self.take_in(Record::Refused(refused));
+        let end = &mut self.rear.end;
+        end.keeps_both = false;
+        if let (Some(opening), Some(both)) = (opening, end.kept_both.take()) {
+            // Of several segments between the same ends it may be another.
+            let is_its =
+                both.sent.time_ns == self.interpreter.clock.wall_ns(opening.reset.header.time_ns);
+            let old = if is_its {
+                self.alike.learn(opening, *refused, both)
+            } else {
+                Some(both)
+            };
+            if let Some(mut old) = old {
+                end.settle(&mut old);
+                end.done_with(old);
+            }
+        }
+    }
+
+    /// Lets openings go on whose other end has not come, or is like none before.
+    fn let_openings_go(&mut self) {
+        for opening in self.alike.take_openings() {
+            self.take_in(Record::Segment(&opening));
+        }
+    }
+
+    /// Catches up with what was put off while records came: everything is counted then.
+    fn settle(&mut self) {
+        self.let_openings_go();
+        for both in self.alike.all() {
+            self.rear.end.settle(both);
+        }
+    }
+
+    fn take_in(&mut self, record: Record<'_>) {
+        let coming = (record.reset()).map(|(reset, direction)| Coming::of_record(reset, direction));
+        let observation = (self.interpreter).interpret(record, &mut self.rear.end.spare);
+        let rear = &mut self.rear;
+        if let (Observation::Reset(sighting), Some(coming)) = (&observation, coming) {
+            self.seen_to_ns = sighting.monotonic_ns;
+            rear.end.details.learn(&sighting.event);
+            // If any comes out, it is this one.
+            let mut waits = true;
+            self.owners.observe(observation, &mut |event| {
+                waits = false;
+                rear.complete(coming, event);
+            });
+            if waits {
+                rear.pairs.expect(coming);
+            }
+            for event in self.owners.take_unreceived() {
+                rear.pairs.forget(Coming::of(&event));
+            }
+        } else {
+            self.owners
+                .observe(observation, &mut |event| rear.complete_at_last(event));
         }
     }
 
@@ -347,6 +530,7 @@ impl Pipeline {
     /// Moves on what has waited long enough at `now_ns` of `CLOCK_MONOTONIC`, which must not be
     /// ahead of the records that have been taken in.
     pub fn tick(&mut self, now_ns: u64) {
+        self.settle();
         self.tick_owners(now_ns);
         self.rear.tick(now_ns);
     }
@@ -371,6 +555,7 @@ impl Pipeline {
 
     /// Ends all waiting for a close: who still holds the socket is to be searched for now.
     pub fn hurry(&mut self) {
+        self.settle();
         // The first ends the waiting for a sign that no RST had come, the second that for a close.
         self.tick_owners(u64::MAX);
         self.tick_owners(u64::MAX);
@@ -378,6 +563,7 @@ impl Pipeline {
 
     /// Lets go of what still waits.
     pub fn finish(&mut self) {
+        self.settle();
         let rear = &mut self.rear;
         self.owners
             .finish(&mut |event| rear.complete_at_last(event));
@@ -484,3 +670,6 @@ impl Pipeline {
         &mut self.interpreter.clock
     }
 }
+
+#[cfg(test)]
+mod tests;

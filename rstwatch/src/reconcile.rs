@@ -157,11 +157,11 @@ fn inferred(event: &Event, cause: CauseId) -> Option<Counter> {
 pub struct Traced([u64; Counter::COUNT]);
 
 impl Traced {
-    /// Takes in a sent reset.
-    pub fn note(&mut self, event: &Event, cause: CauseId) {
-        self.0[Counter::OutRsts as usize] += 1;
+    /// Takes in sent resets that are alike, so many of them.
+    pub fn note(&mut self, event: &Event, cause: CauseId, times: u64) {
+        self.0[Counter::OutRsts as usize] += times;
         if let Some(counter) = bumped_by(event, cause) {
-            self.0[counter as usize] += 1;
+            self.0[counter as usize] += times;
         }
     }
 

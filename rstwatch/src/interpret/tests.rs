@@ -293,7 +293,7 @@ fn a_close_names_its_process_unless_the_kernel_did_it() {
 
 #[test]
 fn a_refused_connect_belongs_to_who_connects() {
-    let mut record = record::Refused::new_zeroed();
+    let mut record = Refused::new_zeroed();
     record.reset = reset(2);
     record.owner = task(10);
     record.born_ns = 59 * SECOND;

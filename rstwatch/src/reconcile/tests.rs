@@ -282,8 +282,8 @@ fn without_a_reason_the_cause_says_what_an_answer_bumps() {
 #[test]
 fn every_sent_reset_is_in_tcp_out_rsts() {
     let mut traced = Traced::default();
-    traced.note(&fixture::unread(), CauseId::ClosedWithUnreadData);
-    traced.note(&fixture::closed_port(), CauseId::ClosedPort);
+    traced.note(&fixture::unread(), CauseId::ClosedWithUnreadData, 1);
+    traced.note(&fixture::closed_port(), CauseId::ClosedPort, 1);
     for counter in Counter::ALL {
         let expected = match counter {
             Counter::OutRsts => 2,

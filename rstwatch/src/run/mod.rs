@@ -258,6 +258,9 @@ impl Run {
                 return Ok(false);
             };
             room.send(self.pipeline.buffer().split().freeze());
+            // What has been written gives its memory back, now that nothing is in the buffer that would have to be moved.
+            // While it waits to be written, there is none to be had.
+            let _ = self.pipeline.buffer().try_reclaim(CHUNK);
         }
         if self.pipeline.is_complete() || self.output.has_ended() {
             return Ok(false);

@@ -16,6 +16,7 @@ mod writer;
 use bytes::BytesMut;
 
 use self::kept::Kept;
+pub use self::kept::Mark;
 pub(super) use self::{clock::Clock, writer::Writer};
 use crate::{cause::Verdict, event::Event};
 
@@ -33,6 +34,21 @@ impl Json {
         w.raw("{\"time\":\"");
         self.clock.append(w, event.time_ns);
         self.kept.append(w, event, verdict);
+    }
+
+    /// The same for an event that may have been preceded by one of its kind, whose line has this mark: it is not looked
+    /// for then. The mark becomes that of this event's line.
+    pub(super) fn append_like(
+        &mut self,
+        out: &mut BytesMut,
+        event: &Event,
+        verdict: &Verdict,
+        mark: &mut Mark,
+    ) {
+        let w = Writer::over(out);
+        w.raw("{\"time\":\"");
+        self.clock.append(w, event.time_ns);
+        self.kept.append_like(w, event, verdict, mark);
     }
 }
 

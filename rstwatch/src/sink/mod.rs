@@ -1,7 +1,7 @@
 //! How events and summaries look to whoever reads them. Each sink appends to a buffer; writing the
 //! buffer out is not done here, and what to show is decided before.
 //!
-//! - [`json`]: one object a line, for scripts; `repeated` keeps what its lines have in common.
+//! - [`json`]: one object a line, for scripts.
 //! - [`table`]: one row a reset, for people.
 //! - [`recent`]: the last events, for a screen.
 //! - [`storm`]: what a storm is like, for both.
@@ -17,6 +17,7 @@ pub mod table;
 
 use bytes::BytesMut;
 
+pub use self::json::Mark;
 use self::{json::Json, recent::Recent, summary::Summary, table::Table};
 use crate::{
     cause::Verdict,
@@ -44,10 +45,11 @@ impl Sink {
         }
     }
 
-    /// Appends an event.
-    pub fn event(&mut self, out: &mut BytesMut, event: &Event, verdict: &Verdict) {
+    /// Appends an event. `line` is the mark of one that is alike but for times, addresses and numbers, or of none, and
+    /// becomes that of this one.
+    pub fn event(&mut self, out: &mut BytesMut, event: &Event, verdict: &Verdict, line: &mut Mark) {
         match self {
-            Self::Json(json) => json.append(out, event, verdict),
+            Self::Json(json) => json.append_like(out, event, verdict, line),
             Self::Table(table) => table.append(out, event, verdict),
             Self::Recent(recent) => recent.take(event, verdict),
         }

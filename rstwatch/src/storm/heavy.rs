@@ -51,22 +51,22 @@ impl<K: Copy + Default + Eq + Hash> Default for Heavy<K> {
 }
 
 impl<K: Copy + Default + Eq + Hash> Heavy<K> {
-    /// Counts `key` once.
+    /// Counts `key` so many times; 0 is none.
     #[inline]
-    pub fn note(&mut self, key: K) {
+    pub fn note(&mut self, key: K, times: u64) {
         for last in self.last {
             let (last, count) = &mut self.places[last];
             if *last == key && *count > 0 {
-                *count += 1;
-                self.total += 1;
+                *count += times;
+                self.total += times;
                 return;
             }
         }
-        self.add(key, 1);
+        self.add(key, times);
     }
 
-    /// Counts `key` so many times; 0 is none.
-    pub fn add(&mut self, key: K, times: u64) {
+    /// The same of any key.
+    fn add(&mut self, key: K, times: u64) {
         if times == 0 {
             return;
         }
@@ -206,7 +206,7 @@ mod tests {
     fn counted(stream: &[u32]) -> Heavy<u32> {
         let mut heavy = Heavy::default();
         for key in stream {
-            heavy.note(*key);
+            heavy.note(*key, 1);
         }
         heavy
     }
@@ -247,7 +247,7 @@ mod tests {
     fn nothing_is_left_after_clearing() {
         let mut heavy = counted(&[1, 1, 2]);
         heavy.clear();
-        heavy.note(1);
+        heavy.note(1, 1);
         check(&heavy, &[1]);
     }
 

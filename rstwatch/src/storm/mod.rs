@@ -178,14 +178,22 @@ struct Said {
 }
 
 impl Watch {
-    /// Counts an event. This is on the way of every event.
-    #[inline]
+    /// Counts an event.
     pub fn note(&mut self, event: &Event, verdict: &Verdict) {
-        match event.direction {
-            Direction::Sent => self.seen.sent += 1,
-            Direction::Received => self.seen.received += 1,
+        self.note_times(event, verdict, 1);
+    }
+
+    /// Counts so many events that are alike but for their times and the ports that the kernel picked.
+    #[inline]
+    pub fn note_times(&mut self, event: &Event, verdict: &Verdict, times: u64) {
+        if times == 0 {
+            return;
         }
-        self.young.note(event, verdict.id);
+        match event.direction {
+            Direction::Sent => self.seen.sent += times,
+            Direction::Received => self.seen.received += times,
+        }
+        self.young.note(event, verdict.id, times);
         self.listeners.note(event);
     }
 

@@ -213,18 +213,22 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Counts an event.
-    pub(super) fn note(&mut self, event: &Event, cause: CauseId) {
+    /// Counts so many events that are alike.
+    pub(super) fn note(&mut self, event: &Event, cause: CauseId, times: u64) {
         let direction = event.direction;
-        self.causes[direction as usize][cause as usize] += 1;
-        self.both_ends[direction as usize] += u64::from(event.peer.is_some());
+        self.causes[direction as usize][cause as usize] += times;
+        if event.peer.is_some() {
+            self.both_ends[direction as usize] += times;
+        }
         let port = Port::of(event);
-        self.whats.note(Way::new(direction, (cause as u8, port)));
-        self.ports.note(Way::new(direction, port));
-        self.owners.note(Way::new(direction, OwnerName::of(event)));
         let addr = Addr::of(event.remote.addr);
-        self.addrs.note(Way::new(direction, addr));
-        self.nets.note(Way::new(direction, addr.network()));
+        let what = (cause as u8, port);
+        self.whats.note(Way::new(direction, what), times);
+        self.ports.note(Way::new(direction, port), times);
+        let owner = OwnerName::of(event);
+        self.owners.note(Way::new(direction, owner), times);
+        self.addrs.note(Way::new(direction, addr), times);
+        self.nets.note(Way::new(direction, addr.network()), times);
     }
 
     /// Counts all that `other` has counted.
@@ -338,9 +342,9 @@ mod tests {
     #[test]
     fn merged_tables_count_both() {
         let (mut a, mut b) = (Tables::default(), Tables::default());
-        a.note(&fixture::closed_port(), CauseId::ClosedPort);
-        b.note(&fixture::closed_port(), CauseId::ClosedPort);
-        b.note(&fixture::received(TcpState::SynSent), CauseId::Refused);
+        a.note(&fixture::closed_port(), CauseId::ClosedPort, 1);
+        b.note(&fixture::closed_port(), CauseId::ClosedPort, 1);
+        b.note(&fixture::received(TcpState::SynSent), CauseId::Refused, 1);
         a.merge(&b);
         assert_eq!(
             (a.total(), a.of(Direction::Sent), a.of(Direction::Received)),

@@ -29,7 +29,7 @@ fn baseline(before: &[(u32, u64, u64)], after: &[(u32, u64, u64)]) -> Baseline {
 fn closes(count: u64) -> Traced {
     let mut traced = Traced::default();
     for _ in 0..count {
-        traced.note(&fixture::unread(), CauseId::ClosedWithUnreadData);
+        traced.note(&fixture::unread(), CauseId::ClosedWithUnreadData, 1);
     }
     traced
 }

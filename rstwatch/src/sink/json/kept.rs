@@ -17,17 +17,33 @@ const PLACE_BITS: u32 = 5;
 
 /// Lines by their kind.
 #[derive(Debug)]
-pub struct Kept(Box<[Option<Line>]>);
+pub struct Kept {
+    places: Box<[Option<Line>]>,
+    /// How many have been kept.
+    made: u64,
+}
 
 impl Default for Kept {
     fn default() -> Self {
-        Self((0..PLACES).map(|_| None).collect())
+        Self {
+            places: (0..PLACES).map(|_| None).collect(),
+            made: 0,
+        }
     }
+}
+
+/// Which line it was that is kept; that of none at first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    place: usize,
+    /// Counted from 1.
+    number: u64,
 }
 
 /// A line behind its time.
 #[derive(Debug)]
 struct Line {
+    number: u64,
     kind: Kind,
     values: Values,
     text: Vec<u8>,
@@ -42,19 +58,39 @@ struct Span {
 }
 
 impl Kept {
-    /// Appends the line of `event` behind its time.
-    pub fn append(&mut self, w: &mut Writer, event: &Event, verdict: &Verdict) {
+    /// Appends the line of `event` behind its time. Returns its mark.
+    pub fn append(&mut self, w: &mut Writer, event: &Event, verdict: &Verdict) -> Mark {
         // By the golden ratio: numbers that differ in a few bits seldom have the same place.
         let mark = Kind::mark(event, verdict);
-        let place = mark.wrapping_mul(0x9e37_79b9) >> (u32::BITS - PLACE_BITS);
-        let place = &mut self.0[place as usize];
-        match place {
-            Some(line) if line.kind.is_of(event, verdict) => line.again(w, event, verdict),
-            _ => {
-                // The memory of the text before is used again.
-                let text = place.take().map(|line| line.text).unwrap_or_default();
-                *place = Some(Line::make(w, event, verdict, text));
+        let place = (mark.wrapping_mul(0x9e37_79b9) >> (u32::BITS - PLACE_BITS)) as usize;
+        let kept = &mut self.places[place];
+        let number = match kept {
+            Some(line) if line.kind.is_of(event, verdict) => {
+                line.again(w, event, verdict);
+                line.number
             }
+            _ => {
+                self.made += 1;
+                // The memory of the text before is used again.
+                let text = kept.take().map(|line| line.text).unwrap_or_default();
+                *kept = Some(Line::make(w, event, verdict, text, self.made));
+                self.made
+            }
+        };
+        Mark { place, number }
+    }
+
+    /// The same for an event of the kind of that whose line has this mark, which becomes this one's.
+    pub fn append_like(
+        &mut self,
+        w: &mut Writer,
+        event: &Event,
+        verdict: &Verdict,
+        mark: &mut Mark,
+    ) {
+        match &self.places[mark.place] {
+            Some(line) if line.number == mark.number => line.again(w, event, verdict),
+            _ => *mark = self.append(w, event, verdict),
         }
     }
 }
@@ -65,7 +101,13 @@ impl Line {
     /// Apart from what is done for most lines, which needs little of the stack.
     #[cold]
     #[inline(never)]
-    fn make(w: &mut Writer, event: &Event, verdict: &Verdict, mut text: Vec<u8>) -> Self {
+    fn make(
+        w: &mut Writer,
+        event: &Event,
+        verdict: &Verdict,
+        mut text: Vec<u8>,
+        number: u64,
+    ) -> Self {
         let start = w.bytes().len();
         let mut making = Making {
             w,
@@ -77,6 +119,7 @@ impl Line {
         text.clear();
         text.extend_from_slice(&w.bytes()[start..]);
         Self {
+            number,
             kind: Kind::of(event, verdict),
             values: Values::of(event),
             text,
@@ -146,6 +189,6 @@ impl Parts for Again<'_> {
 impl Kept {
     /// How many lines are kept.
     pub fn len(&self) -> usize {
-        self.0.iter().flatten().count()
+        self.places.iter().flatten().count()
     }
 }
