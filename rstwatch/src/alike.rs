@@ -61,7 +61,7 @@ pub struct Repeats {
 struct Known {
     opening: SegmentReset,
     refused: Refused,
-    both: Both,
+    both: Box<Both>,
 }
 
 /// Where a connect is that another is like, and where that one's segment.
@@ -138,11 +138,12 @@ impl Alike {
     }
 
     /// Remembers what was found out about a connect. Returns what it takes the place of, or is itself of no use.
-    pub fn learn(&mut self, opening: SegmentReset, refused: Refused, both: Both) -> Option<Both> {
-        // How long ago a listener ended is said of each.
-        if both.sent.listener.is_some() {
-            return Some(both);
-        }
+    pub fn learn(
+        &mut self,
+        opening: SegmentReset,
+        refused: Refused,
+        both: Box<Both>,
+    ) -> Option<Box<Both>> {
         let Some(at) = self.room(&opening) else {
             return Some(both);
         };
@@ -170,11 +171,11 @@ impl Alike {
 
     /// What was found out about each of the connects.
     pub fn all(&mut self) -> impl Iterator<Item = &mut Both> {
-        self.known.iter_mut().map(|known| &mut known.both)
+        self.known.iter_mut().map(|known| &mut *known.both)
     }
 
     /// Forgets everything, and gives what was found out about connects.
-    pub fn forget(&mut self) -> impl Iterator<Item = Both> {
+    pub fn forget(&mut self) -> impl Iterator<Item = Box<Both>> {
         // What will be found out about their connects may hold no more, either.
         self.latest.clear();
         self.known.drain(..).map(|known| known.both)

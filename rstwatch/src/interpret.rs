@@ -176,7 +176,7 @@ impl Interpreter {
         }
     }
 
-    /// Makes of the events of a refused connect those of another, whose records [`alike`](crate::alike) has found to be
+    /// Makes of the events of a refused connect those of another, whose records `alike` has found to be
     /// the same but for these numbers. It is what [`Self::interpret`] would make of them.
     pub fn interpret_again(
         &self,

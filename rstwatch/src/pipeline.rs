@@ -79,7 +79,7 @@ pub struct Tally {
 pub struct Pipeline {
     interpreter: Interpreter,
     owners: Owners<Procfs>,
-    alike: Alike,
+    alike: Box<Alike>,
     rear: Rear,
     seen_to_ns: u64,
 }
@@ -127,7 +127,7 @@ struct End {
     spare: Spare,
     /// Whether both ends that are shown next are to be kept, and those that were.
     keeps_both: bool,
-    kept_both: Option<Both>,
+    kept_both: Option<Box<Both>>,
     scans: Scans,
     host: HostFacts,
     filter: Filter,
@@ -185,7 +185,7 @@ impl End {
         self.show_in_order(&mut both);
         self.settle(&mut both);
         if self.keeps_both {
-            self.kept_both = Some(both);
+            self.kept_both = Some(Box::new(both));
         } else {
             self.done_with(both);
         }
@@ -200,6 +200,9 @@ impl End {
             both.sent.scan = scan;
             self.judge_both(both);
             both.repeats = Default::default();
+        } else if both.sent.listener.is_some() {
+            // How long ago it ended is part of the evidence. The cause stays.
+            cause::judge(&both.sent, &self.host, &mut both.why);
         }
         self.show_in_order(both);
     }
@@ -366,7 +369,7 @@ impl Pipeline {
         Self {
             interpreter,
             owners: Owners::new(snapshot, listeners, Procfs),
-            alike: Alike::default(),
+            alike: Box::default(),
             seen_to_ns: 0,
             rear: Rear {
                 pairs: Pairs::default(),
@@ -412,7 +415,7 @@ impl Pipeline {
                 let end = &mut self.rear.end;
                 for mut both in self.alike.forget() {
                     end.settle(&mut both);
-                    end.done_with(both);
+                    end.done_with(*both);
                 }
                 self.take_in(record);
             }
@@ -446,6 +449,9 @@ impl Pipeline {
                 &mut both.sent,
                 &mut both.received,
             );
+            if both.sent.listener.is_some() {
+                (self.owners).ask_listeners(&mut both.sent, opening.reset.header.time_ns);
+            }
             self.seen_to_ns = refused.reset.header.time_ns;
             self.rear.end.show_again(both);
             return;
@@ -467,7 +473,7 @@ impl Pipeline {
             };
             if let Some(mut old) = old {
                 end.settle(&mut old);
-                end.done_with(old);
+                end.done_with(*old);
             }
         }
     }

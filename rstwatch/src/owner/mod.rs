@@ -291,7 +291,7 @@ impl<L: Liveness> Owners<L> {
 
     /// What the listener on the port tells: about a segment that met no connection, and about a
     /// connection that nobody has accepted.
-    fn ask_listeners(&self, event: &mut Event, now_ns: u64) {
+    pub fn ask_listeners(&self, event: &mut Event, now_ns: u64) {
         let Some(netns) = event.netns else {
             return;
         };

@@ -17,7 +17,10 @@ use crate::{
     cause::Reasons,
     event::{TcpFlags, TcpState},
     kernel::{reasons, stack::Stacks},
-    sink::{json::Json, table::Table},
+    sink::{
+        json::Json,
+        table::{Table, TableOptions},
+    },
     storm::Window,
 };
 
@@ -87,6 +90,28 @@ struct Connect {
     answered_after_us: u64,
     lost: Option<Direction>,
     backwards: bool,
+}
+
+/// A refused connect, that of the number.
+fn connect(number: u64) -> Connect {
+    Connect {
+        service: 8_080,
+        v6: false,
+        netns: 1,
+        ttl: 64,
+        ack: false,
+        pid: 4_000_001,
+        cgroup: 0,
+        port: 40_000 + number as u16,
+        seq: 1,
+        tid: 1,
+        age_ns: 1_000,
+        at_us: 10 * number,
+        number: 0,
+        answered_after_us: 2,
+        lost: None,
+        backwards: false,
+    }
 }
 
 impl Connect {
@@ -207,30 +232,32 @@ fn any_connect() -> impl Strategy<Value = Connect> {
 /// A listener on the service that begins, and ends.
 fn any_listener() -> impl Strategy<Value = Vec<(u64, Vec<u8>)>> {
     (0..40_000_u64, 0..20_000_u64).prop_map(|(at_us, for_us)| {
-        let listener = |kind, at_us: u64| {
-            let time_ns = START_NS + at_us * 1_000;
-            let listener = Listener {
-                header: header(kind, time_ns),
-                tuple: Tuple {
-                    local: [0; 16],
-                    local_port: 8_080,
-                    netns: 1,
-                    ..Tuple::EMPTY
-                },
-                task: Task {
-                    pid: 4_000_003,
-                    start_ns: 5 * MS,
-                    ..Task::NONE
-                },
-                inode: 9,
-            };
-            (time_ns, listener.as_bytes().to_vec())
-        };
         vec![
             listener(KIND_LISTEN, at_us),
             listener(KIND_LISTEN_END, at_us + for_us),
         ]
     })
+}
+
+/// The record of a listener on the service, with its time.
+fn listener(kind: u16, at_us: u64) -> (u64, Vec<u8>) {
+    let time_ns = START_NS + at_us * 1_000;
+    let listener = Listener {
+        header: header(kind, time_ns),
+        tuple: Tuple {
+            local: [0; 16],
+            local_port: 8_080,
+            netns: 1,
+            ..Tuple::EMPTY
+        },
+        task: Task {
+            pid: 4_000_003,
+            start_ns: 5 * MS,
+            ..Task::NONE
+        },
+        inode: 9,
+    };
+    (time_ns, listener.as_bytes().to_vec())
 }
 
 fn any_filter() -> impl Strategy<Value = Filter> {
@@ -295,7 +322,7 @@ proptest! {
         records.sort_by_key(|(time_ns, _)| *time_ns);
         let mut both = [(); 2].map(|()| {
             let sink = if table {
-                Sink::Table(Table::new(Default::default(), TimeZone::UTC))
+                Sink::Table(Table::new(TableOptions::default(), TimeZone::UTC))
             } else {
                 Sink::Json(Json::default())
             };
@@ -326,5 +353,62 @@ proptest! {
         prop_assert_eq!(together.2, alone.2);
         prop_assert_eq!(together.1, alone.1);
         prop_assert_eq!(together.0, alone.0);
+    }
+}
+
+/// The events of records, in the order of their times.
+fn told(mut records: Vec<(u64, Vec<u8>)>) -> Vec<serde_json::Value> {
+    records.sort_by_key(|(time_ns, _)| *time_ns);
+    let mut pipeline = pipeline(Sink::Json(Json::default()), Filter::default());
+    for (_, record) in records {
+        pipeline.record(&record).expect("a record");
+    }
+    pipeline.finish();
+    let text = String::from_utf8(pipeline.buffer().to_vec()).expect("UTF-8");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
+
+/// The ports that connected, and the evidence of their being refused.
+fn evidence(events: &[serde_json::Value]) -> Vec<(u64, String)> {
+    (events.iter())
+        .filter(|event| event["direction"] == "sent")
+        .map(|event| {
+            let port = event["remote"]["port"].as_u64().expect("a port");
+            (port, event["cause"]["evidence"].to_string())
+        })
+        .collect()
+}
+
+#[test]
+fn a_scan_shows_in_connects_like_those_before_it() {
+    let mut connects: Vec<_> = (0..20).map(connect).collect();
+    for (service, connect) in (9_000..).zip(&mut connects[4..16]) {
+        connect.service = service;
+    }
+    let told = told(connects.iter().flat_map(Connect::records).collect());
+    for (port, evidence) in evidence(&told) {
+        // The tenth port is that of the thirteenth connect.
+        assert_eq!(
+            evidence.contains("closed ports"),
+            port >= 40_012,
+            "{port}: {evidence}"
+        );
+    }
+}
+
+#[test]
+fn connects_are_not_like_one_from_before_a_listener() {
+    let mut first = connect(0);
+    first.answered_after_us = 20;
+    let mut records = first.records();
+    records.push(listener(KIND_LISTEN, 5));
+    records.extend([4, 5, 6].map(connect).iter().flat_map(Connect::records));
+    let told = evidence(&told(records));
+    assert_eq!(told.len(), 4);
+    for (port, evidence) in told {
+        let listens = evidence.contains("listens on this port");
+        assert_eq!(listens, port > 40_000, "{port}: {evidence}");
     }
 }
