@@ -1,6 +1,6 @@
-//! Refused connects with both ends here that are like one just before: in a storm nearly all are. What was found out
-//! about that one, from its owner to its cause, holds for them too; they differ in time, in the port that the kernel
-//! picked for the end that connects, and in the sequence number that it chose.
+//! Refused connects with both ends in one network namespace that are like one just before: in a storm on one host nearly
+//! all are. What was found out about that one, from its owner to its cause, holds for them too; they differ in time, in
+//! the port that the kernel picked for the end that connects, and in the sequence number that it chose.
 //!
 //! Which are alike is decided here, by their records: the segment that met no socket, and the end of the connect that
 //! its answer was. Until that end has come the segment waits here, at most until the rings are empty. What the

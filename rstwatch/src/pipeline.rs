@@ -2,77 +2,35 @@
 //! filter, sink. No I/O but what `owner::details` reads, no waiting: time and found owners come
 //! from outside.
 
+mod end;
+mod tally;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeSet, num::NonZeroU32};
 
-use arrayvec::ArrayVec;
 use bytes::BytesMut;
-use foldhash::HashMap;
-
 use rstwatch_common::record::{Refused, SegmentReset};
 
+use self::end::End;
+pub use self::tally::{CauseCounts, Tally};
 use crate::{
-    alike::{Alike, Both, Repeats},
-    cause::{self, CauseId, HostFacts, Verdict, catalogue},
+    alike::Alike,
+    cause::HostFacts,
     clock::Clock,
     decode::{self, Record},
-    event::{Direction, Event, Peer, Reason, Spare},
+    event::{Direction, Event, Reason},
     filter::Filter,
     interpret::{Interpreter, Observation},
     owner::{
-        self, Owners,
-        details::ProcessDetails,
+        Owners,
         listeners::Listeners,
         procfs::{Holders, Procfs},
     },
-    pair::{Coming, Paired, Pairs},
-    reconcile::Traced,
-    scan::Scans,
-    sink::{Mark, Sink, recent::Recent, summary::Summary},
+    pair::{Coming, Pairs},
+    sink::{Sink, recent::Recent, summary::Summary},
     storm::{Counted, Now, Watch, limit::Limit},
 };
-
-/// How many resets had which cause, by direction. An array: counting is on the way of every event.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CauseCounts([[u64; catalogue::ENTRIES.len()]; 2]);
-
-impl CauseCounts {
-    fn add(&mut self, direction: Direction, id: CauseId, times: u64) {
-        self.0[direction as usize][id as usize] += times;
-    }
-
-    /// Those that are not zero.
-    pub fn iter(&self) -> impl Iterator<Item = (Direction, CauseId, u64)> {
-        [Direction::Sent, Direction::Received]
-            .into_iter()
-            .flat_map(move |direction| {
-                catalogue::ENTRIES.iter().map(move |entry| {
-                    (
-                        direction,
-                        entry.id,
-                        self.0[direction as usize][entry.id as usize],
-                    )
-                })
-            })
-            .filter(|(_, _, count)| *count > 0)
-    }
-}
-
-/// What went through.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Resets by direction and cause.
-    pub causes: CauseCounts,
-    /// Resets written to the sink.
-    pub shown: u64,
-    /// Resets that the filter kept back.
-    pub filtered: u64,
-    /// Resets that the limit of rows a second kept back.
-    pub limited: u64,
-    /// Records that could not be decoded.
-    pub undecoded: u64,
-    /// Sent resets by the inode of their network namespace.
-    pub sent_by_netns: HashMap<u32, Traced>,
-}
 
 /// The stages and what they keep.
 #[derive(Debug)]
@@ -117,244 +75,6 @@ impl Rear {
     }
 }
 
-/// The stages that take an event on at once.
-#[derive(Debug)]
-struct End {
-    details: ProcessDetails,
-    /// Memory of peers that have been shown.
-    spare_peers: ArrayVec<Box<Peer>, 2>,
-    /// And of events.
-    spare: Spare,
-    /// Whether both ends that are shown next are to be kept, and those that were.
-    keeps_both: bool,
-    kept_both: Option<Box<Both>>,
-    scans: Scans,
-    host: HostFacts,
-    filter: Filter,
-    /// Whether that keeps anything back.
-    filters: bool,
-    sink: Sink,
-    storm: Box<Watch>,
-    /// How many rows a second are shown, when that is limited.
-    limit: Option<Limit>,
-    tally: Tally,
-    /// Events to show at the most.
-    most: u64,
-    buffer: BytesMut,
-    /// Why shown events have no owner, when that is asked for.
-    notes: Option<Vec<String>>,
-}
-
-/// Notes that are kept until they are taken; what is beyond is not said.
-const MOST_NOTES: usize = 1_024;
-
-impl End {
-    fn take(&mut self, paired: Paired) {
-        match paired {
-            Paired::Single(mut event) => {
-                self.details.complete(&mut event);
-                event.scan = self.scans.note(&event);
-                let mut verdict = Verdict::default();
-                cause::judge(&event, &self.host, &mut verdict);
-                self.show(&event, &verdict);
-                self.spare.keep(event);
-            }
-            Paired::Both { sent, received } => self.show_both(sent, received),
-        }
-    }
-
-    /// Each end learns of the other.
-    fn show_both(&mut self, mut sent: Box<Event>, mut received: Box<Event>) {
-        // The end with an owner first: its place may name the namespace of both.
-        if sent.owner.is_some() {
-            self.details.complete(&mut sent);
-            self.details.complete(&mut received);
-        } else {
-            self.details.complete(&mut received);
-            self.details.complete(&mut sent);
-        }
-        sent.scan = self.scans.note(&sent);
-        let mut both = Both {
-            sent,
-            received,
-            why: Verdict::default(),
-            effect: Verdict::default(),
-            repeats: Default::default(),
-        };
-        self.judge_both(&mut both);
-        self.show_in_order(&mut both);
-        self.settle(&mut both);
-        if self.keeps_both {
-            self.kept_both = Some(Box::new(both));
-        } else {
-            self.done_with(both);
-        }
-    }
-
-    /// The same for a refused connect like one that has been shown: its numbers have been put into what is known of
-    /// that one.
-    fn show_again(&mut self, both: &mut Both) {
-        let scan = self.scans.note(&both.sent);
-        if both.sent.scan != scan {
-            self.settle(both);
-            both.sent.scan = scan;
-            self.judge_both(both);
-            both.repeats = Default::default();
-        } else if both.sent.listener.is_some() {
-            // How long ago it ended is part of the evidence. The cause stays.
-            cause::judge(&both.sent, &self.host, &mut both.why);
-        }
-        self.show_in_order(both);
-    }
-
-    /// The sender's cause is decided first: that the other end was reset tells nothing about why.
-    fn judge_both(&mut self, both: &mut Both) {
-        let Both {
-            sent,
-            received,
-            why,
-            effect,
-            ..
-        } = both;
-        cause::judge(sent, &self.host, why);
-        received.peer = Some(self.peer(sent, why.id.name()));
-        cause::judge(received, &self.host, effect);
-        sent.peer = Some(self.peer(received, effect.id.name()));
-    }
-
-    /// Shows both ends; how often they came is [settled](Self::settle) later.
-    fn show_in_order(&mut self, both: &mut Both) {
-        let Both {
-            sent,
-            received,
-            why,
-            effect,
-            repeats: [sent_repeats, received_repeats],
-        } = both;
-        let in_order = sent.time_ns <= received.time_ns;
-        let mut ends = [
-            (&**sent, &*why, sent_repeats),
-            (&**received, &*effect, received_repeats),
-        ];
-        if !in_order {
-            ends.reverse();
-        }
-        for (event, verdict, repeats) in ends {
-            let matches = self.matches(event, verdict);
-            repeats.times += 1;
-            repeats.of_storm += u64::from(self.is_for_storm(matches));
-            self.put(event, verdict, matches, &mut repeats.line);
-        }
-    }
-
-    /// Counts both ends as often as they have been shown.
-    fn settle(&mut self, both: &mut Both) {
-        let Both {
-            sent,
-            received,
-            why,
-            effect,
-            repeats: [sent_repeats, received_repeats],
-        } = both;
-        self.count(sent, why, sent_repeats);
-        self.count(received, effect, received_repeats);
-    }
-
-    /// Keeps the memory of events for those to come.
-    fn done_with(&mut self, both: Both) {
-        self.spare_peers.clear();
-        for mut event in [both.sent, both.received] {
-            self.spare_peers.extend(event.peer.take());
-            self.spare.keep(event);
-        }
-    }
-
-    /// What the other end is told of `event`.
-    fn peer(&mut self, event: &Event, cause: &'static str) -> Box<Peer> {
-        let mut peer = self.spare_peers.pop().unwrap_or_else(|| {
-            Box::new(Peer {
-                owner: None,
-                actor: None,
-                cause,
-            })
-        });
-        peer.owner.clone_from(&event.owner);
-        peer.actor.clone_from(&event.actor);
-        peer.cause = cause;
-        peer
-    }
-
-    fn show(&mut self, event: &Event, verdict: &Verdict) {
-        let matches = self.matches(event, verdict);
-        let mut once = Repeats {
-            times: 1,
-            of_storm: u64::from(self.is_for_storm(matches)),
-            ..Repeats::default()
-        };
-        self.count(event, verdict, &mut once);
-        self.put(event, verdict, matches, &mut once.line);
-    }
-
-    fn matches(&self, event: &Event, verdict: &Verdict) -> bool {
-        !self.filters || self.filter.matches(event, verdict)
-    }
-
-    /// A storm outside of the filter is said as well; a screen has room for what was asked for.
-    fn is_for_storm(&self, matches: bool) -> bool {
-        matches || !matches!(self.sink, Sink::Recent(_))
-    }
-
-    /// Counts events that are alike, and have not been counted.
-    fn count(&mut self, event: &Event, verdict: &Verdict, repeats: &mut Repeats) {
-        let times = std::mem::take(&mut repeats.times);
-        if times == 0 {
-            return;
-        }
-        self.tally.causes.add(event.direction, verdict.id, times);
-        if event.direction == Direction::Sent
-            && let Some(netns) = event.netns
-        {
-            let sent = self.tally.sent_by_netns.entry(netns).or_default();
-            sent.note(event, verdict.id, times);
-        }
-        let times = std::mem::take(&mut repeats.of_storm);
-        self.storm.note_times(event, verdict, times);
-    }
-
-    /// Writes an event, if it is wanted.
-    fn put(&mut self, event: &Event, verdict: &Verdict, matches: bool, line: &mut Mark) {
-        if self.tally.shown >= self.most || !matches {
-            self.tally.filtered += 1;
-        } else if let Some(limit) = &mut self.limit
-            && !limit.lets_through(event.direction, verdict.id)
-        {
-            self.tally.limited += 1;
-        } else {
-            self.tally.shown += 1;
-            self.sink.event(&mut self.buffer, event, verdict, line);
-            if let Some(notes) = &mut self.notes
-                && notes.len() < MOST_NOTES
-                && let Some(why) = owner::why_unknown(event)
-            {
-                let (local, remote) = (event.local, event.remote);
-                notes.push(format!("no owner for {local} {remote}: {why}"));
-            }
-        }
-    }
-
-    /// Says how many rows were held back until now, when some were.
-    fn say_limited(&mut self, now_ns: Option<u64>) {
-        if let Some(limit) = &mut self.limit
-            && let Some(limited) = match now_ns {
-                Some(now_ns) => limit.tick(now_ns),
-                None => limit.finish(),
-            }
-        {
-            self.sink.limited(&mut self.buffer, &limited);
-        }
-    }
-}
-
 impl Pipeline {
     /// Puts the stages together. At most `most` events are shown.
     pub fn new(
@@ -373,24 +93,7 @@ impl Pipeline {
             seen_to_ns: 0,
             rear: Rear {
                 pairs: Pairs::default(),
-                end: End {
-                    details: ProcessDetails::watch(),
-                    spare_peers: ArrayVec::new(),
-                    spare: Spare::default(),
-                    keeps_both: false,
-                    kept_both: None,
-                    scans: Scans::default(),
-                    host,
-                    filters: filter != Filter::default(),
-                    filter,
-                    sink,
-                    storm: Box::default(),
-                    limit: None,
-                    tally: Tally::default(),
-                    most,
-                    buffer: BytesMut::new(),
-                    notes: None,
-                },
+                end: End::new(host, filter, sink, most),
             },
         }
     }
@@ -676,6 +379,3 @@ impl Pipeline {
         &mut self.interpreter.clock
     }
 }
-
-#[cfg(test)]
-mod tests;

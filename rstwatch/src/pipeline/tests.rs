@@ -1,5 +1,6 @@
 //! What is put off or taken over from an event before must not show.
 
+use foldhash::HashMap;
 use jiff::tz::TimeZone;
 use proptest::{collection::vec, prelude::*, sample};
 use rstwatch_common::{
