@@ -215,8 +215,11 @@ struct Role {
 }
 
 impl Run {
+    /// A shell has what it starts in the background ignore SIGINT, and so would the binary if these tests did.
     fn start(args: &[&str]) -> Self {
-        let child = Command::new(binary())
+        let child = Command::new("env")
+            .arg("--default-signal=INT")
+            .arg(binary())
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
