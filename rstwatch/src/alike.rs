@@ -45,6 +45,17 @@ pub struct Both {
     pub repeats: [Repeats; 2],
 }
 
+impl Both {
+    /// The end that sent it and the one that received it, with what is said of each.
+    pub fn ends(&mut self) -> [(&Event, &Verdict, &mut Repeats); 2] {
+        let [sent, received] = &mut self.repeats;
+        [
+            (&self.sent, &self.why, sent),
+            (&self.received, &self.effect, received),
+        ]
+    }
+}
+
 /// Events that are alike.
 #[derive(Debug, Default)]
 pub struct Repeats {

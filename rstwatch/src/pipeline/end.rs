@@ -145,19 +145,8 @@ impl End {
 
     /// Shows both ends; how often they came is [settled](Self::settle) later.
     fn show_in_order(&mut self, both: &mut Both) {
-        let Both {
-            sent,
-            received,
-            why,
-            effect,
-            repeats: [sent_repeats, received_repeats],
-        } = both;
-        let in_order = sent.time_ns <= received.time_ns;
-        let mut ends = [
-            (&**sent, &*why, sent_repeats),
-            (&**received, &*effect, received_repeats),
-        ];
-        if !in_order {
+        let mut ends = both.ends();
+        if ends[0].0.time_ns > ends[1].0.time_ns {
             ends.reverse();
         }
         for (event, verdict, repeats) in ends {
@@ -170,15 +159,9 @@ impl End {
 
     /// Counts both ends as often as they have been shown.
     pub(super) fn settle(&mut self, both: &mut Both) {
-        let Both {
-            sent,
-            received,
-            why,
-            effect,
-            repeats: [sent_repeats, received_repeats],
-        } = both;
-        self.count(sent, why, sent_repeats);
-        self.count(received, effect, received_repeats);
+        for (event, verdict, repeats) in both.ends() {
+            self.count(event, verdict, repeats);
+        }
     }
 
     /// Keeps the memory of events for those to come.
