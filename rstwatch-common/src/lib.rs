@@ -1,6 +1,6 @@
 //! What crosses between the BPF programs and user space, defined once.
 //!
-//! - [`record`]: what the ring buffer carries.
+//! - [`record`]: what the ring buffer carries, and the [`lane`]s, where storms have ways of their own.
 //! - [`entry`]: keys and values of the maps, which records embed as well.
 //! - [`tally`]: the counts of all resets, by kind.
 //! - [`filter`]: which of them user space wants to hear of.
@@ -17,16 +17,18 @@
 pub mod claim;
 pub mod entry;
 pub mod filter;
+pub mod lane;
 pub mod layout;
 pub mod record;
 pub mod stats;
 pub mod tally;
 
 /// The maps that have an element for each CPU; their sizes are up to user space.
-pub const PER_CPU_MAPS: [&str; 7] = [
+pub const PER_CPU_MAPS: [&str; 8] = [
     "CLOCK",
     "FETCHED",
     "INODES",
+    "LANE_ENDS",
     "RINGS",
     "TAKING",
     "TALLY_QUICK",

@@ -32,6 +32,10 @@ pub static HISTORY_PLACES: Global<u32> = Global::new(1);
 #[unsafe(no_mangle)]
 pub static HISTORY_ROWS_MASK: Global<u32> = Global::new(0);
 
+/// Slots of each CPU's lane: a power of two; 0: there are no lanes.
+#[unsafe(no_mangle)]
+pub static LANE_SLOTS: Global<u32> = Global::new(0);
+
 /// The offset of one field of [`Layout`], [`ABSENT`] when the kernel has none.
 macro_rules! offset_of_field {
     ($field:ident) => {
@@ -60,10 +64,20 @@ pub fn present(offset: u16) -> bool {
     offset != ABSENT
 }
 
+/// One field of [`FEATURES`], a byte: loading the whole structure would load each of them.
+macro_rules! feature {
+    ($field:ident) => {{
+        let features = (&raw const FEATURES).cast::<Features>();
+        // SAFETY: `Global<Features>` is a transparent wrapper of an initialised `Features`. Volatile, because user
+        // space changes the value after compilation.
+        unsafe { core::ptr::read_volatile(&raw const (*features).$field) != 0 }
+    }};
+}
+
 /// Whether `tcp_send_reset` passes a reason.
 #[inline(always)]
 pub fn has_reason() -> bool {
-    FEATURES.load().send_reset_reason != 0
+    feature!(send_reset_reason)
 }
 
 /// Whether the kernel runs no program in the middle of itself on the same CPU (`bpf_trace_run1` and its like,
@@ -76,19 +90,19 @@ pub fn is_never_within_itself() -> bool {
 /// Whether `tcp_destroy_sock` tells when a socket goes.
 #[inline(always)]
 pub fn has_destroy_sock() -> bool {
-    FEATURES.load().destroy_sock != 0
+    feature!(destroy_sock)
 }
 
 /// Whether CPUs with odd numbers fill a ring of their own.
 #[inline(always)]
 pub fn has_two_rings() -> bool {
-    FEATURES.load().two_rings != 0
+    feature!(two_rings)
 }
 
 /// Whether `bpf_get_current_task_btf` may be called.
 #[inline(always)]
 pub fn has_current_task_btf() -> bool {
-    FEATURES.load().current_task_btf != 0
+    feature!(current_task_btf)
 }
 
 /// How many records each CPU's part of the history has.
@@ -101,4 +115,10 @@ pub fn history_places() -> u32 {
 #[inline(always)]
 pub fn history_rows_mask() -> u32 {
     HISTORY_ROWS_MASK.load()
+}
+
+/// How many slots each CPU's lane has; 0: there are no lanes.
+#[inline(always)]
+pub fn lane_slots() -> u32 {
+    LANE_SLOTS.load()
 }

@@ -103,18 +103,16 @@ pub fn remember<M: Memory, C: EbpfContext>(ctx: &C, sock: u64, entry: &SocketEnt
     true
 }
 
-/// Remembers a socket that is being opened. `fill` writes what is known of it, whole.
+/// A place for a socket that is being opened, where there is one: what is known of it is to be written there, whole,
+/// and then [`publish`]ed.
 #[inline(always)]
-pub fn open<M: Memory, C: EbpfContext>(ctx: &C, sock: u64, fill: impl Fn(*mut SocketEntry)) {
+pub fn open<M: Memory, C: EbpfContext>(ctx: &C, sock: u64) -> Option<(Place, *mut SocketEntry)> {
     if !globals::has_destroy_sock() {
-        return;
+        return None;
     }
     // What an earlier socket at this address left is replaced.
     forget::<M>(sock);
-    if let Some((place, to)) = claim(ctx, sock) {
-        fill(to);
-        publish(sock, place);
-    }
+    claim(ctx, sock)
 }
 
 /// Forgets a live socket, if it is known.
@@ -327,7 +325,7 @@ fn claim_in(number: u32) -> Place {
 
 /// Gives a socket its claimed place, whose entry has been written.
 #[inline(always)]
-fn publish(sock: u64, place: Place) {
+pub fn publish(sock: u64, place: Place) {
     let Some(bucket) = SOCKETS.get_ptr_mut(bucket_of(place)) else {
         return;
     };

@@ -11,7 +11,7 @@
 //! - [`tally`], [`filter`]: every reset is counted, and some are told.
 //! - [`socket`], [`segment`], [`netns`], [`task`]: reading what the kernel knows.
 //! - [`clock`]: when it was; [`memory`]: the two ways to read it.
-//! - [`live`], [`history`], [`maps`]: where it is kept and sent, [`per_cpu`]: by each CPU for itself;
+//! - [`live`], [`history`], [`maps`], [`lane`]: where it is kept and sent, [`per_cpu`]: by each CPU for itself;
 //!   [`globals`]: what user space tells us.
 
 #![no_std]
@@ -42,6 +42,7 @@ mod filter;
 mod globals;
 mod history;
 mod hook;
+mod lane;
 mod live;
 mod maps;
 mod memory;
@@ -63,7 +64,9 @@ use crate::memory::{Direct, Probe};
 #[btf_tracepoint(function = "tcp_send_reset")]
 #[inline(always)]
 pub fn btf_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
-    hook::interruptible(|| btf_sent::<false>(&ctx));
+    hook::interruptible();
+    btf_sent::<false>(&ctx);
+    hook::told();
     0
 }
 
@@ -111,7 +114,9 @@ pub fn btf_tcp_destroy_sock(ctx: BtfTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 #[inline(always)]
 pub fn raw_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
-    hook::interruptible(|| raw_sent::<false>(&ctx));
+    hook::interruptible();
+    raw_sent::<false>(&ctx);
+    hook::told();
     0
 }
 

@@ -29,6 +29,17 @@ static INODES: PerCpu<[u64; PLACES]> = PerCpu::new();
 /// `net` must be null or have been read as one through `M`.
 #[inline(never)]
 pub unsafe fn inode<M: Memory>(net: KernelPtr) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { inode_here::<M>(net) }
+}
+
+/// The same without a call, which hooks of storms can do without.
+///
+/// # Safety
+///
+/// As [`inode`].
+#[inline(always)]
+pub unsafe fn inode_here<M: Memory>(net: KernelPtr) -> u32 {
     if net.is_null() {
         return 0;
     }

@@ -29,7 +29,7 @@ const TCP_HEADER: usize = 20;
 /// # Safety
 ///
 /// `reset` must be valid for writes, `skb` be a non-null `sk_buff` argument of the hook.
-#[inline(never)]
+#[inline(always)]
 pub unsafe fn fill<M: Memory>(reset: *mut Reset, skb: KernelPtr) {
     let mut headers = Headers::NONE;
     // SAFETY: the caller's promise.
@@ -43,6 +43,17 @@ pub unsafe fn fill<M: Memory>(reset: *mut Reset, skb: KernelPtr) {
         headers.fill_tcp(reset);
         headers.fill_ip(reset, M::read(skb, offset_of_field!(skb_len)));
     }
+}
+
+/// The same as a function of its own.
+///
+/// # Safety
+///
+/// As [`fill`].
+#[inline(never)]
+pub unsafe fn fill_apart<M: Memory>(reset: *mut Reset, skb: KernelPtr) {
+    // SAFETY: the caller's promise.
+    unsafe { fill::<M>(reset, skb) };
 }
 
 /// Fills in the connection alone. Leaves it as it is when the headers cannot be read.
@@ -122,9 +133,11 @@ impl Headers {
     /// `tuple` must be valid for writes.
     #[inline(always)]
     unsafe fn fill_tuple(&self, tuple: *mut Tuple) {
+        // The port of its sender, and below it that of its receiver.
+        let ports = be32(&self.tcp, 0);
         // SAFETY: the caller's promise.
         unsafe {
-            set_ports(tuple, be16(&self.tcp, 2), be16(&self.tcp, 0));
+            set_ports(tuple, ports as u16, (ports >> 16) as u16);
             if self.is_ipv4() {
                 set_ipv4(&raw mut (*tuple).remote, ne32(&self.ip, 12));
                 set_ipv4(&raw mut (*tuple).local, ne32(&self.ip, 16));
@@ -237,7 +250,7 @@ pub unsafe fn net<M: Memory>(skb: KernelPtr) -> (KernelPtr, u32) {
         let dev = M::read::<u64>(skb, offset_of_field!(skb_dev)) as KernelPtr;
         if !dev.is_null() {
             let net = M::read::<u64>(dev, offset_of_field!(nd_net)) as KernelPtr;
-            return (net, netns::inode::<M>(net));
+            return (net, netns::inode_here::<M>(net));
         }
         // The lowest bit says whether a reference is held (`SKB_DST_NOREF`).
         let dst = (M::read::<u64>(skb, offset_of_field!(skb_refdst)) & !1) as KernelPtr;
@@ -257,12 +270,18 @@ pub unsafe fn net<M: Memory>(skb: KernelPtr) -> (KernelPtr, u32) {
 /// `to` must be valid for writes and aligned to 8 bytes.
 #[inline(always)]
 pub unsafe fn set_ipv4(to: *mut [u8; 16], addr: u32) {
+    const BEFORE: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+    const SHIFT: u32 = if cfg!(target_endian = "little") {
+        32
+    } else {
+        0
+    };
     // What is read as double words is written as such: a processor waits for a load of what two stores wrote.
-    let [a, b, c, d] = addr.to_ne_bytes();
+    // Calculated, for of eight bytes the compiler loads each.
     // SAFETY: the caller's promise.
     unsafe {
         let words = to.cast::<[u64; 2]>();
-        *words = [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])];
+        *words = [0, BEFORE | (addr as u64) << SHIFT];
     }
 }
 

@@ -45,35 +45,53 @@ const NO_EXIST: u64 = 1;
 /// may be in the middle of the one that counts most of them.
 #[inline(always)]
 pub fn sent<const SECOND: bool>(reason: Option<u32>, state: u8, path: u8, local_port: u16) {
-    let key = TallyKey {
+    bump(sent_key(reason, state, path, local_port), !SECOND);
+}
+
+/// The same without a call, for the resets that storms consist of: one that answers a segment.
+#[inline(always)]
+pub fn sent_here<const SECOND: bool>(reason: Option<u32>, state: u8, local_port: u16) {
+    bump_here(sent_key(reason, state, BY_SEGMENT, local_port), !SECOND);
+}
+
+#[inline(always)]
+fn sent_key(reason: Option<u32>, state: u8, path: u8, local_port: u16) -> TallyKey {
+    TallyKey {
         port: local_port,
         reason: reason.map_or(u16::MAX, |reason| reason as u16),
         state,
         direction: SENT,
         path,
         pad: 0,
-    };
-    bump(key, !SECOND);
+    }
 }
 
 /// Counts one that seems to have been received, by a socket in `state`.
 #[inline(always)]
 pub fn received(state: u8, tuple: &Tuple) {
-    bump(
-        TallyKey {
-            port: if state == SYN_SENT {
-                tuple.remote_port
-            } else {
-                tuple.local_port
-            },
-            reason: u16::MAX,
-            state,
-            direction: RECEIVED,
-            path: BY_SEGMENT,
-            pad: 0,
+    bump(received_key(state, tuple), true);
+}
+
+/// The same without a call, of a refused connect.
+#[inline(always)]
+pub fn refused_here(tuple: &Tuple) {
+    bump_here(received_key(SYN_SENT, tuple), true);
+}
+
+#[inline(always)]
+fn received_key(state: u8, tuple: &Tuple) -> TallyKey {
+    TallyKey {
+        port: if state == SYN_SENT {
+            tuple.remote_port
+        } else {
+            tuple.local_port
         },
-        true,
-    );
+        reason: u16::MAX,
+        state,
+        direction: RECEIVED,
+        path: BY_SEGMENT,
+        pad: 0,
+    }
 }
 
 /// Takes it back: the socket in `state` had met data and not a RST.
@@ -94,8 +112,20 @@ pub fn not_received<const SECOND: bool>(state: u8, local_port: u16) {
 
 /// `alone` says whether this program alone counts that kind.
 #[inline(never)]
-fn bump(mut key: TallyKey, alone: bool) {
-    if (alone && add_quickly(&key)) || add(&TALLY, &key) {
+fn bump(key: TallyKey, alone: bool) {
+    bump_here(key, alone);
+}
+
+#[inline(always)]
+fn bump_here(key: TallyKey, alone: bool) {
+    if !(alone && add_quickly(&key)) {
+        bump_slowly(key);
+    }
+}
+
+#[inline(never)]
+fn bump_slowly(mut key: TallyKey) {
+    if add(&TALLY, &key) {
         return;
     }
     key.port = 0;

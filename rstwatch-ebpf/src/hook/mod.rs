@@ -17,7 +17,7 @@ use rstwatch_common::{
 
 pub use self::{
     destroy_sock::destroy_sock,
-    interrupting::{interruptible, interrupting},
+    interrupting::{interruptible, interrupting, told},
     old_send_reset::{IPV4, IPV6, old_send_reset},
     receive_reset::receive_reset,
     send_reset::send_reset,
@@ -53,12 +53,23 @@ const NO_WAKEUP: u64 = 1;
 /// `header` must be valid for writes.
 #[inline(always)]
 unsafe fn fill_header(header: *mut Header, kind: u16, sock: u64) {
-    // SAFETY: the caller's promise; the helpers take no pointers.
+    // SAFETY: the caller's promise; the helper takes no argument.
+    unsafe { fill_header_at(header, kind, sock, bpf_ktime_get_ns()) };
+}
+
+/// The same of what was at `time_ns`.
+///
+/// # Safety
+///
+/// As [`fill_header`].
+#[inline(always)]
+unsafe fn fill_header_at(header: *mut Header, kind: u16, sock: u64, time_ns: u64) {
+    // SAFETY: the caller's promise; the helper takes no argument.
     unsafe {
         (*header).kind = kind;
         (*header).version = LAYOUT_VERSION;
         (*header).cpu = bpf_get_smp_processor_id();
-        (*header).time_ns = bpf_ktime_get_ns();
+        (*header).time_ns = time_ns;
         (*header).sock = sock;
     }
 }

@@ -18,7 +18,9 @@ use super::{
 use crate::{
     filter,
     globals::offset_of_field,
-    history, live, maps,
+    history,
+    lane::Room,
+    live, maps,
     memory::{KernelPtr, Memory, Probe, read_if_present},
     netns, segment, socket, tally, task,
 };
@@ -101,25 +103,26 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext, const SECOND: bool>(
         // SAFETY: the hook's `skb` is not null.
         unsafe { segment::fill_tuple::<M>(tuple, skb) };
         if !passes(tuple) {
-            tally::sent::<SECOND>(reason, state, BY_SEGMENT, tuple.local_port);
+            tally::sent_here::<SECOND>(reason, state, tuple.local_port);
             count_filtered::<SECOND>();
             return;
         }
     }
-    let Some(mut slot) = maps::reserve::<SegmentReset>() else {
+    let Some(room) = Room::<SegmentReset>::reserve::<SECOND>() else {
         // SAFETY: as above.
         unsafe { segment::fill_tuple::<M>(tuple, skb) };
         tally::sent::<SECOND>(reason, state, BY_SEGMENT, tuple.local_port);
         lost(ctx, Stat::LostReset);
         return;
     };
-    let record = slot.as_mut_ptr();
+    let record = room.record();
     // SAFETY: the ring gave room for a whole record; every field is written. The hook's `skb` is
     // not null, and neither is its `sock` where the state says so.
     unsafe {
         let reset = &raw mut (*record).reset;
-        fill_reset::<M>(reset, sock as u64, skb, reason, state);
-        tally::sent::<SECOND>(reason, state, BY_SEGMENT, (*reset).tuple.local_port);
+        fill_reset(reset, sock as u64, reason, state);
+        segment::fill::<M>(reset, skb);
+        tally::sent_here::<SECOND>(reason, state, (*reset).tuple.local_port);
         let (net, inum) = if state == TIME_WAIT {
             // With the helper: the verifier takes the socket for a full one, and 6.1 and 6.6 have a
             // pointer at that offset of a full one.
@@ -133,19 +136,19 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext, const SECOND: bool>(
         (*reset).header.kind = KIND_SEGMENT_RESET;
         // The common case, a connect to a closed port, has no past.
         if (*reset).tcp_flags & (SYN | ACK) == SYN {
-            slot.submit(IF_READ);
+            room.submit(IF_READ);
             return;
         }
         *tuple = (*reset).tuple;
         if !history::recall(tuple, net, known) {
-            slot.submit(IF_READ);
+            room.submit(IF_READ);
             return;
         }
         if submit_late(reset, known) {
-            slot.discard(NO_WAKEUP);
+            room.discard(NO_WAKEUP);
         } else {
             // The short record tells less, but loses nothing that was counted.
-            slot.submit(IF_READ);
+            room.submit(IF_READ);
         }
     }
 }
@@ -228,7 +231,8 @@ fn answer<M: Memory, C: EbpfContext, const SECOND: bool>(
     // are not null.
     unsafe {
         let reset = &raw mut (*record).reset;
-        fill_reset::<M>(reset, sock as u64, skb, reason, state);
+        fill_reset(reset, sock as u64, reason, state);
+        segment::fill_apart::<M>(reset, skb);
         (*reset).header.kind = KIND_SOCKET_RESET;
         (*reset).tuple.netns = tuple.netns;
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, state);
@@ -327,21 +331,14 @@ fn active<M: Memory, C: EbpfContext, const SECOND: bool>(
 
 /// # Safety
 ///
-/// `reset` must be valid for writes, `skb` be a non-null `sk_buff` argument of the hook.
+/// `reset` must be valid for writes.
 #[inline(always)]
-unsafe fn fill_reset<M: Memory>(
-    reset: *mut Reset,
-    sock: u64,
-    skb: KernelPtr,
-    reason: Option<u32>,
-    state: u8,
-) {
+unsafe fn fill_reset(reset: *mut Reset, sock: u64, reason: Option<u32>, state: u8) {
     // SAFETY: the caller's promise.
     unsafe {
         fill_header(&raw mut (*reset).header, KIND_SOCKET_RESET, sock);
         (*reset).flags = 0;
         fill_reason(reset, reason);
-        segment::fill::<M>(reset, skb);
         (*reset).state = state;
         (*reset).substate = 0;
         (*reset).pad = 0;

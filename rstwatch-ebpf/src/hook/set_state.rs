@@ -7,7 +7,8 @@
 use aya_ebpf::EbpfContext;
 use rstwatch_common::{
     entry::{
-        MARK_ABORTED, MARK_RESET, SocketEntry, Tuple, VIA_CLOSE, VIA_CONNECT, VIA_LISTEN, VIA_NONE,
+        MARK_ABORTED, MARK_RESET, SocketEntry, Task, Tuple, VIA_CLOSE, VIA_CONNECT, VIA_LISTEN,
+        VIA_NONE,
     },
     record::{KIND_LISTEN, KIND_LISTEN_END, Listener},
     stats::Stat,
@@ -65,15 +66,25 @@ fn opened<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, via: u8) {
         live::forget::<M>(M::address(sock));
         return;
     }
-    live::open::<M, C>(ctx, M::address(sock), |entry| {
-        // SAFETY: the entry is this program's.
-        unsafe {
-            *entry = SocketEntry::EMPTY;
-            (*entry).born_ns = clock::lately();
-            task::fill_current::<M>(&raw mut (*entry).owner, (*entry).born_ns);
-            (*entry).via = via;
-        }
-    });
+    let address = M::address(sock);
+    let Some((place, entry)) = live::open::<M, C>(ctx, address) else {
+        return;
+    };
+    let now_ns = clock::lately();
+    // SAFETY: the entry is this program's; every field is written.
+    unsafe {
+        task::fill_current::<M>(&raw mut (*entry).owner, now_ns);
+        (*entry).closer = Task::NONE;
+        (*entry).born_ns = now_ns;
+        (*entry).closed_ns = 0;
+        (*entry).via = via;
+        (*entry).prev_state = 0;
+        (*entry).marks = 0;
+        (*entry).pad = 0;
+        (*entry).error = 0;
+        (*entry).pad2 = 0;
+    }
+    live::publish(address, place);
 }
 
 /// Whether resets of a connection that is being opened may be wanted. A function of its own, as

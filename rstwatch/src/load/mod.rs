@@ -1,6 +1,7 @@
 //! Loading the BPF programs and attaching them.
 //!
 //! - [`hook`]: the hooks, and by which means each is attached.
+//! - [`LaneMemory`]: what the programs share with user space beside the rings.
 //! - [`preflight`]: what must be there first, so that the usual reasons for a failure are said in a
 //!   sentence with the remedy.
 //! - [`trial`]: loads and attaches every program in turn, to see which of them this kernel takes.
@@ -8,6 +9,7 @@
 //! Reading what the programs send is not done here.
 
 pub mod hook;
+mod lane_memory;
 pub mod preflight;
 pub mod trial;
 
@@ -16,7 +18,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
     programs::{Program, ProgramError},
     util::nr_cpus,
 };
@@ -29,6 +31,7 @@ use nix::{
 use rstwatch_common::{
     PER_CPU_MAPS,
     filter::KernelFilter,
+    lane::Slot,
     layout::{Features, Layout},
     stats::Stat,
     tally::{QUICK_KINDS, QuickTally, TallyKey},
@@ -36,6 +39,7 @@ use rstwatch_common::{
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use self::hook::{Hook, INTERRUPTING, Means};
+pub use self::lane_memory::LaneMemory;
 use crate::{
     bpf_object,
     btf::Btf as KernelTypes,
@@ -122,6 +126,17 @@ pub struct Settings<'a> {
     pub raw_only: bool,
 }
 
+impl Settings<'_> {
+    /// How the lanes are to be; `None`: there are to be none. Programs fill them that are never in the middle of
+    /// themselves.
+    fn lanes(&self) -> Option<LaneSize> {
+        self.kernel
+            .hooks
+            .send_reset_reason
+            .then(|| LaneSize::new(self.ring_bytes, possible_cpus()))
+    }
+}
+
 /// How the history of closed connections is laid out: a ring of records for each CPU, and rows of chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HistorySize {
@@ -146,6 +161,29 @@ impl HistorySize {
             cpus,
             places,
             rows: (cpus * places / Self::PER_ROW).next_power_of_two(),
+        }
+    }
+}
+
+/// How the lanes are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LaneSize {
+    cpus: u32,
+    /// Slots of each CPU: a power of two.
+    places: u32,
+}
+
+impl LaneSize {
+    /// The least for a CPU. What a lane has no room for goes by the ring.
+    const FEWEST: u32 = 64;
+
+    /// In at most half as many bytes as the rings have, on a host that may have `cpus`.
+    fn new(ring_bytes: u32, cpus: u32) -> Self {
+        let room = ring_bytes as usize / 2 / cpus as usize / size_of::<Slot>();
+        let room = u32::try_from(room).unwrap_or(u32::MAX).max(Self::FEWEST);
+        Self {
+            cpus,
+            places: 1 << room.ilog2(),
         }
     }
 }
@@ -191,6 +229,7 @@ pub struct Tracer {
     pub hooks: Vec<Attached>,
     /// How to attach [`INTERRUPTING`], which is loaded and not attached yet.
     waiting: Option<Means>,
+    lanes: Option<LaneSize>,
 }
 
 impl Tracer {
@@ -237,6 +276,7 @@ impl Tracer {
             tally,
             hooks,
             waiting,
+            lanes: settings.lanes(),
         })
     }
 
@@ -285,6 +325,25 @@ impl Tracer {
             take_map(&mut self.ebpf, "EVENTS")?,
             take_map(&mut self.ebpf, "EVENTS_ODD")?,
         ])
+    }
+
+    /// The lanes to read from, where there are any: they count as this process's memory too.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be mapped, or were taken already.
+    pub fn take_lanes(&mut self) -> Result<Option<LaneMemory>, StartError> {
+        let Some(LaneSize { cpus, places }) = self.lanes else {
+            return Ok(None);
+        };
+        let [ends, slots] = ["LANE_ENDS", "LANES"].map(|name| match self.ebpf.take_map(name) {
+            Some(Map::Array(map)) => Ok(map),
+            _ => Err(StartError::Object(format!("it has no array {name}"))),
+        });
+        let (ends, slots) = (ends?, slots?);
+        LaneMemory::map(&ends.fd().as_fd(), &slots.fd().as_fd(), cpus, places)
+            .map(Some)
+            .map_err(StartError::MapLanes)
     }
 
     /// The loaded object, for the BPF side's log.
@@ -395,6 +454,8 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
     };
     let cpus = possible_cpus();
     let history = HistorySize::new(settings.history, cpus);
+    let lanes = settings.lanes();
+    let lane_slots = lanes.map_or(0, |lanes| lanes.places);
     let log_level = u8::from(settings.log) * u8::MAX;
     let mut loader = EbpfLoader::new();
     for map in PER_CPU_MAPS {
@@ -413,6 +474,8 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
         .override_global("HISTORY_ROWS_MASK", &(history.rows - 1), true)
         .map_max_entries("HISTORY", history.cpus * history.places)
         .map_max_entries("CHAINS", history.rows)
+        .override_global("LANE_SLOTS", &lane_slots, true)
+        .map_max_entries("LANES", lanes.map_or(1, |lanes| lanes.cpus * lanes.places))
         .load(bpf_object::OBJECT)
         .map_err(StartError::from_ebpf)
         .map_err(|error| blame_memlock(error, settings.kernel))
@@ -428,10 +491,7 @@ fn parse_misses(fdinfo: &str) -> Option<u64> {
         .ok()
 }
 
-fn take_map<T: TryFrom<aya::maps::Map>>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-) -> Result<T, StartError> {
+fn take_map<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, StartError> {
     ebpf.take_map(name)
         .and_then(|map| T::try_from(map).ok())
         .ok_or_else(|| StartError::Object(format!("it has no map {name}")))

@@ -82,6 +82,11 @@ pub enum StartError {
         /// The limit in KiB.
         kib: u64,
     },
+    /// Memory that the BPF programs share with user space was not to be had.
+    #[error(
+        "cannot map the memory that the BPF programs share with rstwatch ({0}): is there a limit on this process's address space (`ulimit -v`)?"
+    )]
+    MapLanes(#[source] io::Error),
     /// The kernel's answer was EPERM though nothing seemed missing.
     #[error(
         "the kernel refused {what} ({source}): a security module, seccomp or the container's runtime forbids bpf(); run it on the host, or allow bpf and perf_event_open"

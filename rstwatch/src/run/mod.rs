@@ -6,6 +6,7 @@
 
 mod bpf_log;
 mod counters;
+mod lanes;
 mod ready;
 mod rest;
 mod rings;
@@ -231,7 +232,7 @@ impl Run {
         // Before reading, so that a record of that time is in the ring when it is found empty.
         let now_ns = clock::monotonic_ns()?;
         self.pipeline.reading_at(now_ns);
-        let taken = self.read(RECORDS_A_TURN);
+        let taken = self.read(RECORDS_A_TURN, now_ns);
         self.pipeline.tick(if taken < RECORDS_A_TURN {
             now_ns
         } else {
@@ -267,9 +268,10 @@ impl Run {
         }
         if taken > 0 || self.search.is_some() {
             self.rest.wake();
+            self.rings.watch(true);
         }
         match taken {
-            0 => self.rest.while_idle(self.rings.as_fds()).await?,
+            0 => self.rest.while_idle(&mut self.rings).await?,
             RECORDS_A_TURN.. => task::yield_now().await,
             _ => self.rest.briefly().await,
         }
@@ -301,8 +303,9 @@ impl Run {
         }
     }
 
-    /// Takes at most `most` records from the rings. Returns how many it took.
-    fn read(&mut self, most: usize) -> usize {
+    /// Takes at most `most` records of those until `until_ns` from the rings. Returns how many it took.
+    fn read(&mut self, most: usize, until_ns: u64) -> usize {
+        self.rings.look(until_ns);
         for taken in 0..most {
             if self.pipeline.buffer().len() >= CHUNK {
                 return most;
@@ -402,7 +405,7 @@ impl Run {
         before_end: &CountsByNetns,
         after_end: &CountsByNetns,
     ) -> Result<()> {
-        while self.read(RECORDS_A_TURN) > 0 {
+        while self.read(RECORDS_A_TURN, u64::MAX) > 0 {
             if !self.hand_over().await {
                 return Ok(());
             }

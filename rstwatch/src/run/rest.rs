@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::fd::BorrowedFd,
+    os::fd::AsFd,
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,8 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{sleep, timeout},
 };
+
+use super::rings::{Rings, Source};
 
 /// How long the reader waits when the ring was empty and it does not sleep yet. It bounds how late an
 /// event is shown and how much the ring must hold when a storm begins.
@@ -57,14 +59,15 @@ impl Rest {
     /// # Errors
     ///
     /// When the rings cannot be waited for.
-    pub(super) async fn while_idle(&self, rings: [BorrowedFd<'_>; 2]) -> Result<()> {
-        if self.busy_at.elapsed() < QUIET {
+    pub(super) async fn while_idle<S: Source + AsFd>(&self, rings: &mut Rings<S>) -> Result<()> {
+        // Programs that still took the lanes for watched have long filled them when they are looked into again.
+        if self.busy_at.elapsed() < QUIET || rings.watch(false) {
             sleep(IDLE).await;
             return Ok(());
         }
         // The kernel wakes whoever waits for the ring with the first record after all has been read. Only
         // for as long as this sleeps, so that it costs nothing in a storm.
-        let [even, odd] = rings.map(|ring| {
+        let [even, odd] = rings.as_fds().map(|ring| {
             // SAFETY: the borrowed descriptor stays open and the same as long as it is borrowed.
             let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
             registered
