@@ -1,5 +1,5 @@
-//! The two rings and the lanes as one. Processors that share a ring wait for each other with every record, and in a storm on
-//! all of them that was half of what a hook took; so those with even numbers have one and the others another.
+//! The two rings and the lanes as one. Processors that share a ring wait for each other with every record, and in a
+//! storm on all of them that was half of what a hook took; so those with even numbers have one and the others another.
 //!
 //! Records come out in the order of their time. What they mean is not decided here.
 
@@ -102,8 +102,8 @@ impl<S: Source> Rings<S> {
             .is_some_and(|lanes| lanes.watch(watched))
     }
 
-    /// Looks for records until `until_ns`, which must have been the time before this call. A later one
-    /// might follow from another that has come to where nothing was found.
+    /// Looks for records until `until_ns`, which must have been the time before this call, as long as records come. A
+    /// later one might follow from another that has come to where nothing was found.
     pub(super) fn look(&mut self, until_ns: u64) {
         self.until_ns = until_ns;
         if let Some(lanes) = &mut self.lanes {
@@ -158,6 +158,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn records_of_both_come_in_the_order_of_their_time(
+            times in vec((0_u64..50, any::<bool>(), 16_usize..70), 0..40),
+        ) {
+            let mut times = times;
+            times.sort_unstable();
+            let of = |odd| {
+                let own = times.iter().filter(|time| time.1 == odd);
+                own.map(|(time_ns, _, len)| record(*time_ns, *len)).collect::<VecDeque<_>>()
+            };
+            let mut rings = Rings::new([of(false), of(true)], None);
+            rings.look(50);
+            for (time_ns, odd, len) in times {
+                prop_assert_eq!(rings.next(), Some(&record(time_ns, len)[..]), "{}", odd);
+            }
+            prop_assert_eq!(rings.next(), None);
+        }
+
         #[test]
         fn all_until_a_time_come_in_its_order(
             times in vec((1_u64..50, 0_u8..4, 16_usize..70), 0..40),
