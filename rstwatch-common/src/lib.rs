@@ -5,6 +5,7 @@
 //! - [`tally`]: the counts of all resets, by kind.
 //! - [`filter`]: which of them user space wants to hear of.
 //! - [`layout`]: where the fields of the running kernel's structures are, as read-only globals.
+//! - [`cast`]: how they read memory without a call.
 //! - [`stats`]: the per-CPU counters of what could not be recorded.
 //! - [`claim`]: the one rule by which CPUs keep out of each other's way, to be tested.
 //!
@@ -14,6 +15,7 @@
 
 #![no_std]
 
+pub mod cast;
 pub mod claim;
 pub mod entry;
 pub mod filter;

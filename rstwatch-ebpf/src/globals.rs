@@ -3,6 +3,7 @@
 
 use aya_ebpf::Global;
 use rstwatch_common::{
+    cast::Casts,
     filter::KernelFilter,
     layout::{ABSENT, Features, Layout},
 };
@@ -19,6 +20,10 @@ pub static FEATURES: Global<Features> = Global::new(Features {
     destroy_sock: 0,
     two_rings: 0,
 });
+
+/// What pointers can be made into.
+#[unsafe(no_mangle)]
+pub static CASTS: Global<Casts> = Global::new(Casts::NONE);
 
 /// Which resets user space wants to hear of.
 #[unsafe(no_mangle)]
@@ -103,6 +108,23 @@ pub fn has_two_rings() -> bool {
 #[inline(always)]
 pub fn has_current_task_btf() -> bool {
     feature!(current_task_btf)
+}
+
+/// The id of what any memory can be taken for; 0: nothing.
+#[inline(always)]
+pub fn words_id() -> u32 {
+    let casts = (&raw const CASTS).cast::<Casts>();
+    // SAFETY: `Global<Casts>` is a transparent wrapper of an initialised `Casts`. Volatile, because user space
+    // changes the value after compilation.
+    unsafe { core::ptr::read_volatile(&raw const (*casts).words) }
+}
+
+/// The id of `struct tcp_sock`; 0: nothing can be cast to it.
+#[inline(always)]
+pub fn tcp_sock_id() -> u32 {
+    let casts = (&raw const CASTS).cast::<Casts>();
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const (*casts).tcp_sock) }
 }
 
 /// How many records each CPU's part of the history has.

@@ -6,12 +6,15 @@ use core::{arch::asm, ffi::c_void};
 use aya_ebpf::{
     helpers::{
         bpf_get_current_task, bpf_get_current_task_btf, bpf_map_lookup_elem, bpf_probe_read_kernel,
-        bpf_skc_to_tcp_sock,
+        bpf_probe_read_kernel_buf, bpf_skc_to_tcp_sock,
     },
     macros::map,
     maps::Array,
 };
-use rstwatch_common::stats::Stat;
+use rstwatch_common::{
+    cast::{MOST_BYTES, PLACEHOLDER},
+    stats::Stat,
+};
 
 use crate::{globals, maps};
 
@@ -37,6 +40,10 @@ pub trait Memory {
     /// direct reads; for probed ones a wrong address gives zero and is counted.
     unsafe fn read<T: Copy + Default>(base: KernelPtr, offset: u16) -> T;
 
+    /// Copies what is at `from`, whatever it is: four times a number of bytes. Returns whether it could; typed loads may
+    /// say so and give zeros.
+    fn copy<const N: usize>(from: KernelPtr, to: &mut [u8; N]) -> bool;
+
     /// The full TCP socket behind `sock`, as a pointer from which the fields of `tcp_sock` and its
     /// embedded structures can be read; null when it is none.
     ///
@@ -45,7 +52,8 @@ pub trait Memory {
     ///
     /// # Safety
     ///
-    /// `sock` must be a non-null socket argument of the hook.
+    /// `sock` must be a non-null socket argument of the hook, and not that of another protocol, a request or
+    /// one in TIME_WAIT.
     unsafe fn tcp_sock(sock: KernelPtr) -> KernelPtr;
 
     /// The address that a socket argument of the hook is, as a number to calculate with.
@@ -77,7 +85,38 @@ impl Memory for Direct {
     }
 
     #[inline(always)]
+    fn copy<const N: usize>(from: KernelPtr, to: &mut [u8; N]) -> bool {
+        const { assert!(N <= MOST_BYTES && N.is_multiple_of(size_of::<u32>())) };
+        let id = globals::words_id();
+        if id == 0 {
+            return Probe::copy(from, to);
+        }
+        // SAFETY: the kernel handles faults in loads through such pointers, and gives zeros; the verifier knows that
+        // there are so many words. `to` has room for `N` bytes.
+        unsafe {
+            let words = cast(from, id);
+            let to = to.as_mut_ptr();
+            let mut at = 0;
+            while at + size_of::<u64>() <= N {
+                let word = Self::read(words, at as u16);
+                to.add(at).cast::<u64>().write_unaligned(word);
+                at += size_of::<u64>();
+            }
+            if at < N {
+                let word = Self::read(words, at as u16);
+                to.add(at).cast::<u32>().write_unaligned(word);
+            }
+        }
+        true
+    }
+
+    #[inline(always)]
     unsafe fn tcp_sock(sock: KernelPtr) -> KernelPtr {
+        let id = globals::tcp_sock_id();
+        if id != 0 {
+            // SAFETY: the caller's promise.
+            return unsafe { cast(sock, id) };
+        }
         // SAFETY: the helper (5.9 and later) checks that it is a full TCP socket.
         unsafe { bpf_skc_to_tcp_sock(sock.cast_mut().cast::<c_void>()).cast() }
     }
@@ -109,6 +148,12 @@ impl Memory for Probe {
     }
 
     #[inline(always)]
+    fn copy<const N: usize>(from: KernelPtr, to: &mut [u8; N]) -> bool {
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_kernel_buf(from, to).is_ok() }
+    }
+
+    #[inline(always)]
     unsafe fn tcp_sock(sock: KernelPtr) -> KernelPtr {
         sock
     }
@@ -128,6 +173,33 @@ impl Memory for Probe {
     fn apart(part: impl FnOnce()) {
         part();
     }
+}
+
+/// A pointer as one to the type with this id, which must not be 0; see [`rstwatch_common::cast`].
+///
+/// # Safety
+///
+/// Who reads through it must know what is there: the kernel takes anything for anything.
+#[inline(always)]
+unsafe fn cast(pointer: KernelPtr, id: u32) -> KernelPtr {
+    let cast: KernelPtr;
+    // SAFETY: a call of the kernel's function, which user space has filled in where there is an id, and which has no
+    // effect; it takes two arguments, and the registers that any call takes.
+    unsafe {
+        asm!(
+            ".8byte {call}",
+            call = const PLACEHOLDER,
+            in("r1") pointer,
+            in("r2") id as u64,
+            lateout("r0") cast,
+            lateout("r1") _,
+            lateout("r2") _,
+            lateout("r3") _,
+            lateout("r4") _,
+            lateout("r5") _,
+        );
+    }
+    cast
 }
 
 /// The address of a pointer that the verifier knows for one. It lets nobody calculate with that, but the

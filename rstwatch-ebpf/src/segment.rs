@@ -2,7 +2,6 @@
 
 use core::ptr::null;
 
-use aya_ebpf::helpers::bpf_probe_read_kernel_buf;
 use rstwatch_common::{
     entry::Tuple,
     record::{HAS_SEGMENT, READ_FAILED, Reset},
@@ -105,18 +104,16 @@ impl Headers {
             )
         };
         self.ip_len = transport.wrapping_sub(network) as u32;
-        // SAFETY: the helper checks the addresses.
-        let read = unsafe {
-            bpf_probe_read_kernel_buf(head.wrapping_add(network as usize), &mut self.ip).is_ok()
-                && if self.ip_len == IPV4_HEADER {
-                    // Both are there, as nearly always.
-                    self.tcp.copy_from_slice(&self.ip[IPV4_HEADER as usize..]);
-                    true
-                } else {
-                    bpf_probe_read_kernel_buf(head.wrapping_add(transport as usize), &mut self.tcp)
-                        .is_ok()
-                }
-        };
+        // Zeros, which is what a failed load may give, are no version of IP.
+        let read = M::copy(head.wrapping_add(network as usize), &mut self.ip)
+            && (self.is_ipv4() || self.ip[0] >> 4 == 6)
+            && if self.ip_len == IPV4_HEADER {
+                // Both are there, as nearly always.
+                self.tcp.copy_from_slice(&self.ip[IPV4_HEADER as usize..]);
+                true
+            } else {
+                M::copy(head.wrapping_add(transport as usize), &mut self.tcp)
+            };
         if !read {
             maps::count(Stat::ReadFailed);
         }

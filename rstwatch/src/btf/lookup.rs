@@ -122,6 +122,24 @@ impl Btf {
         (function.kind == Kind::FuncProto).then_some(function.words.len() / 2)
     }
 
+    /// The id of the kernel's function `name`; `None` when it tells of none.
+    ///
+    /// A scan of all types: of functions there are tens of thousands, and rstwatch asks for one.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        (1..=self.len() as u32).find(|&id| {
+            self.type_by_id(id).is_some_and(|found| {
+                found.kind == Kind::Func && self.is_named(found.name, name.as_bytes())
+            })
+        })
+    }
+
+    /// The size in bytes of each element of the array type `id`; `None` when it is another type.
+    pub fn element_size(&self, id: u32) -> Option<u32> {
+        let array = self.type_by_id(self.resolve(id)?)?;
+        let element = array.words.first().filter(|_| array.kind == Kind::Array);
+        self.size(*element?)
+    }
+
     /// The type behind the typedefs and qualifiers of type `id`; 0 is `void`. `None` when the
     /// chain is broken or runs in a circle.
     pub fn resolve(&self, mut id: u32) -> Option<u32> {

@@ -30,6 +30,7 @@ use nix::{
 };
 use rstwatch_common::{
     PER_CPU_MAPS,
+    cast::Casts,
     filter::KernelFilter,
     lane::Slot,
     layout::{Features, Layout},
@@ -44,6 +45,7 @@ use crate::{
     bpf_object,
     btf::Btf as KernelTypes,
     kernel::{
+        casts::KernelCasts,
         layout::{self, Hooks, MissingField, TRACEPOINTS},
         reasons::Reasons,
     },
@@ -61,6 +63,8 @@ pub struct Kernel {
     pub hooks: Hooks,
     /// Its reasons.
     pub reasons: Reasons,
+    /// What it casts pointers to.
+    pub casts: Option<KernelCasts>,
 }
 
 impl Kernel {
@@ -87,6 +91,7 @@ impl Kernel {
             missing,
             hooks,
             reasons: Reasons::from_btf(&types),
+            casts: KernelCasts::from_btf(&types),
         })
     }
 
@@ -457,6 +462,8 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
     let lanes = settings.lanes();
     let lane_slots = lanes.map_or(0, |lanes| lanes.places);
     let log_level = u8::from(settings.log) * u8::MAX;
+    let casts = settings.kernel.casts;
+    let object = bpf_object::with_casts(bpf_object::OBJECT, casts.map(|casts| casts.function));
     let mut loader = EbpfLoader::new();
     for map in PER_CPU_MAPS {
         loader.map_max_entries(map, cpus);
@@ -476,7 +483,8 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
         .map_max_entries("CHAINS", history.rows)
         .override_global("LANE_SLOTS", &lane_slots, true)
         .map_max_entries("LANES", lanes.map_or(1, |lanes| lanes.cpus * lanes.places))
-        .load(bpf_object::OBJECT)
+        .override_global("CASTS", &casts.map_or(Casts::NONE, |casts| casts.types), true)
+        .load(object.as_bytes())
         .map_err(StartError::from_ebpf)
         .map_err(|error| blame_memlock(error, settings.kernel))
 }
