@@ -333,8 +333,9 @@ pub fn publish(sock: u64, place: Place) {
     unsafe {
         write_volatile(bucket.cast::<u64>().add((place & AT) as usize), sock);
         set_tag(bucket, place, Hash::of(sock).tag());
-        let done = read_volatile(&raw const (*bucket).tags) >> (8 * DONE);
-        set_done(bucket, (done as u8).wrapping_add(1));
+        // That byte alone: a word of which a byte has just been written is not there before it has left the processor.
+        let done = read_volatile((&raw const (*bucket).tags).cast::<u8>().add(DONE));
+        set_done(bucket, done.wrapping_add(1));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading the segment that draws a reset.
 
-use core::ptr::null;
+use core::ptr::{null, read_volatile};
 
 use rstwatch_common::{
     entry::Tuple,
@@ -22,25 +22,46 @@ const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 const TCP_HEADER: usize = 20;
 
+/// What the hooks themselves go by. They do not read it from the record: what has just been written is, once it has left the
+/// processor's own memory of it, there again when the cache line has come.
+#[derive(Clone, Copy)]
+pub struct Segment {
+    /// The flags of a record that say whether the segment could be read.
+    pub read: u8,
+    /// Its own, or none.
+    pub tcp_flags: u8,
+    /// The port that it came for, in host byte order; or 0.
+    pub local_port: u16,
+}
+
 /// Fills in the segment and, from it, the connection as this host sees it: the segment's
-/// destination is local.
+/// destination is local. Leaves the record's flags alone.
 ///
 /// # Safety
 ///
 /// `reset` must be valid for writes, `skb` be a non-null `sk_buff` argument of the hook.
 #[inline(always)]
-pub unsafe fn fill<M: Memory>(reset: *mut Reset, skb: KernelPtr) {
+pub unsafe fn fill<M: Memory>(reset: *mut Reset, skb: KernelPtr) -> Segment {
     let mut headers = Headers::NONE;
     // SAFETY: the caller's promise.
     unsafe {
         if !headers.read::<M>(skb) {
-            (*reset).flags |= READ_FAILED;
             clear(reset);
-            return;
+            // Zeros. Said so, the verifier would go through all that follows once for them and once for others.
+            return Segment {
+                read: READ_FAILED,
+                tcp_flags: read_volatile(&raw const (*reset).tcp_flags),
+                local_port: read_volatile(&raw const (*reset).tuple.local_port),
+            };
         }
         headers.fill_tuple(&raw mut (*reset).tuple);
         headers.fill_tcp(reset);
         headers.fill_ip(reset, M::read(skb, offset_of_field!(skb_len)));
+    }
+    Segment {
+        read: HAS_SEGMENT,
+        tcp_flags: headers.tcp.0[13],
+        local_port: be16(&headers.tcp, 2),
     }
 }
 
@@ -50,9 +71,9 @@ pub unsafe fn fill<M: Memory>(reset: *mut Reset, skb: KernelPtr) {
 ///
 /// As [`fill`].
 #[inline(never)]
-pub unsafe fn fill_apart<M: Memory>(reset: *mut Reset, skb: KernelPtr) {
+pub unsafe fn fill_apart<M: Memory>(reset: *mut Reset, skb: KernelPtr) -> Segment {
     // SAFETY: the caller's promise.
-    unsafe { fill::<M>(reset, skb) };
+    unsafe { fill::<M>(reset, skb) }
 }
 
 /// Fills in the connection alone. Leaves it as it is when the headers cannot be read.
@@ -71,20 +92,24 @@ pub unsafe fn fill_tuple<M: Memory>(tuple: *mut Tuple, skb: KernelPtr) {
     }
 }
 
+/// Bytes that begin with a double word: the compiler would put words of others together byte by byte.
+#[repr(C, align(8))]
+struct Bytes<const N: usize>([u8; N]);
+
 /// A segment's headers, as they came.
 struct Headers {
     /// The IP header, and what follows.
-    ip: [u8; HEADERS],
+    ip: Bytes<HEADERS>,
     /// The TCP header.
-    tcp: [u8; TCP_HEADER],
+    tcp: Bytes<TCP_HEADER>,
     /// The length of all before the TCP header.
     ip_len: u32,
 }
 
 impl Headers {
     const NONE: Self = Self {
-        ip: [0; HEADERS],
-        tcp: [0; TCP_HEADER],
+        ip: Bytes([0; HEADERS]),
+        tcp: Bytes([0; TCP_HEADER]),
         ip_len: 0,
     };
 
@@ -105,14 +130,16 @@ impl Headers {
         };
         self.ip_len = transport.wrapping_sub(network) as u32;
         // Zeros, which is what a failed load may give, are no version of IP.
-        let read = M::copy(head.wrapping_add(network as usize), &mut self.ip)
-            && (self.is_ipv4() || self.ip[0] >> 4 == 6)
+        let read = M::copy(head.wrapping_add(network as usize), &mut self.ip.0)
+            && (self.is_ipv4() || self.ip.0[0] >> 4 == 6)
             && if self.ip_len == IPV4_HEADER {
                 // Both are there, as nearly always.
-                self.tcp.copy_from_slice(&self.ip[IPV4_HEADER as usize..]);
+                self.tcp
+                    .0
+                    .copy_from_slice(&self.ip.0[IPV4_HEADER as usize..]);
                 true
             } else {
-                M::copy(head.wrapping_add(transport as usize), &mut self.tcp)
+                M::copy(head.wrapping_add(transport as usize), &mut self.tcp.0)
             };
         if !read {
             maps::count(Stat::ReadFailed);
@@ -122,7 +149,7 @@ impl Headers {
 
     #[inline(always)]
     fn is_ipv4(&self) -> bool {
-        self.ip[0] >> 4 == 4
+        self.ip.0[0] >> 4 == 4
     }
 
     /// # Safety
@@ -154,9 +181,8 @@ impl Headers {
         unsafe {
             (*reset).seq = be32(&self.tcp, 4);
             (*reset).ack = be32(&self.tcp, 8);
-            (*reset).tcp_flags = self.tcp[13];
+            (*reset).tcp_flags = self.tcp.0[13];
             (*reset).window = be16(&self.tcp, 14);
-            (*reset).flags |= HAS_SEGMENT;
         }
     }
 
@@ -165,15 +191,15 @@ impl Headers {
     /// `reset` must be valid for writes.
     #[inline(always)]
     unsafe fn fill_ip(&self, reset: *mut Reset, skb_len: u32) {
-        let tcp_len = ((self.tcp[12] >> 4) as u32) * 4;
+        let tcp_len = ((self.tcp.0[12] >> 4) as u32) * 4;
         let (ttl, total) = if self.is_ipv4() {
-            (self.ip[8], be16(&self.ip, 2) as u32)
+            (self.ip.0[8], be16(&self.ip, 2) as u32)
         } else {
             let total = match be16(&self.ip, 4) {
                 0 => 0,
                 payload => payload as u32 + IPV6_HEADER,
             };
-            (self.ip[7], total)
+            (self.ip.0[7], total)
         };
         // A length of zero means a segment too big for the field (BIG TCP): then the buffer's own
         // length, which starts at the TCP header where resets are sent, tells.
@@ -301,7 +327,7 @@ pub unsafe fn set_ports(tuple: *mut Tuple, local: u16, remote: u16) {
 ///
 /// `to` must be valid for writes and aligned to 4 bytes.
 #[inline(always)]
-unsafe fn set_ipv6(to: *mut [u8; 16], bytes: &[u8; HEADERS], at: usize) {
+unsafe fn set_ipv6(to: *mut [u8; 16], bytes: &Bytes<HEADERS>, at: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         let words = to.cast::<[u32; 4]>();
@@ -315,16 +341,16 @@ unsafe fn set_ipv6(to: *mut [u8; 16], bytes: &[u8; HEADERS], at: usize) {
 }
 
 #[inline(always)]
-fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+fn be16<const N: usize>(Bytes(bytes): &Bytes<N>, at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
 #[inline(always)]
-fn be32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+fn be32<const N: usize>(Bytes(bytes): &Bytes<N>, at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 #[inline(always)]
-fn ne32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+fn ne32<const N: usize>(Bytes(bytes): &Bytes<N>, at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }

@@ -43,14 +43,24 @@ mod tests {
     #[test]
     fn calls_are_filled_in_and_all_else_stays() {
         let placeholder = cast::PLACEHOLDER.to_le_bytes();
-        let object = [&[1; 8], placeholder.as_slice(), &[2; 8], &placeholder, &[3; 5]].concat();
+        let object = [
+            &[1; 8],
+            placeholder.as_slice(),
+            &[2; 8],
+            &placeholder,
+            &[3; 5],
+        ]
+        .concat();
         for (function, call) in [(Some(0x1234), cast::call(0x1234)), (None, cast::NO_CALL)] {
             let call = call.to_le_bytes();
             let expected = [&[1; 8], call.as_slice(), &[2; 8], &call, &[3; 5], &[0; 3]].concat();
             assert_eq!(with_casts(&object, function).as_bytes(), expected);
         }
         // BPF_JMP | BPF_CALL, source register 2, the id; and BPF_ALU64 | BPF_MOV | BPF_K.
-        assert_eq!(cast::call(0x1234).to_le_bytes(), [0x85, 0x20, 0, 0, 0x34, 0x12, 0, 0]);
+        assert_eq!(
+            cast::call(0x1234).to_le_bytes(),
+            [0x85, 0x20, 0, 0, 0x34, 0x12, 0, 0]
+        );
         assert_eq!(cast::NO_CALL.to_le_bytes(), [0xb7, 0, 0, 0, 0, 0, 0, 0]);
     }
 

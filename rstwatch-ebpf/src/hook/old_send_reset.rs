@@ -67,7 +67,7 @@ pub fn old_send_reset<M: Memory, C: EbpfContext, const VERSION: u8>(
     };
     if answered {
         maps::count(Stat::Sent);
-        let mut scratch = Scratch::EMPTY;
+        let mut scratch = Scratch::new();
         send_reset::without_socket::<M, C, false>(ctx, sock, skb, None, state, &mut scratch);
     }
 }

@@ -124,17 +124,17 @@ fn refused<M: Memory, C: EbpfContext>(
     entry: *mut SocketEntry,
 ) {
     let address = M::address(sock);
-    // SAFETY: the hook's socket is not null.
-    let sock = unsafe { M::tcp_sock(sock) };
-    if sock.is_null() {
-        return;
-    }
     let mut tuple = Tuple::EMPTY;
-    // SAFETY: as above; `tuple` is ours.
-    unsafe { socket::fill_ends::<M>(&raw mut tuple, sock, socket::local_port::<M>(sock)) };
+    // SAFETY: the hook's socket is not null, and not in CLOSE yet; `tuple` is ours.
+    unsafe { socket::fill_ends::<M>(&raw mut tuple, sock, socket::open_port::<M>(sock)) };
     tally::refused_here(&tuple);
     if !filter::admits(&tuple) {
         maps::count_alone(Stat::ReceivedFiltered);
+        return;
+    }
+    // SAFETY: as above.
+    let sock = unsafe { M::tcp_sock(sock) };
+    if sock.is_null() {
         return;
     }
     // SAFETY: as above.

@@ -1,5 +1,7 @@
 //! `tcp_send_reset`: this host sends a RST, in answer to a segment or of its own accord.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_stack};
 use rstwatch_common::{
     entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, MARK_UNTOLD, SocketEntry, Tuple},
@@ -29,17 +31,28 @@ use crate::{
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
-/// What is put together on the stack, of which there is little: one for all paths. Empty at first.
+/// What is put together on the stack, of which there is little: one for all paths. Most resets of a storm need none of
+/// it, so whoever does makes it empty first.
 pub(super) struct Scratch {
-    tuple: Tuple,
-    known: SocketEntry,
+    tuple: MaybeUninit<Tuple>,
+    known: MaybeUninit<SocketEntry>,
 }
 
 impl Scratch {
-    pub(super) const EMPTY: Self = Self {
-        tuple: Tuple::EMPTY,
-        known: SocketEntry::EMPTY,
-    };
+    pub(super) const fn new() -> Self {
+        Self {
+            tuple: MaybeUninit::uninit(),
+            known: MaybeUninit::uninit(),
+        }
+    }
+
+    #[inline(always)]
+    fn empty(&mut self) -> (&mut Tuple, &mut SocketEntry) {
+        (
+            self.tuple.write(Tuple::EMPTY),
+            self.known.write(SocketEntry::EMPTY),
+        )
+    }
 }
 
 /// The hook. `sock` is null, a TIME_WAIT socket or a full one; `skb` is the segment, null when the
@@ -52,7 +65,7 @@ pub fn send_reset<M: Memory, C: EbpfContext, const SECOND: bool>(
     skb: KernelPtr,
     reason: Option<u32>,
 ) {
-    let mut scratch = Scratch::EMPTY;
+    let mut scratch = Scratch::new();
     if sock.is_null() {
         if !skb.is_null() {
             without_socket::<M, C, SECOND>(ctx, sock, skb, reason, 0, &mut scratch);
@@ -97,9 +110,10 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext, const SECOND: bool>(
     skb: KernelPtr,
     reason: Option<u32>,
     state: u8,
-    Scratch { tuple, known }: &mut Scratch,
+    scratch: &mut Scratch,
 ) {
     if filter::is_on() {
+        let tuple = scratch.tuple.write(Tuple::EMPTY);
         // SAFETY: the hook's `skb` is not null.
         unsafe { segment::fill_tuple::<M>(tuple, skb) };
         if !passes(tuple) {
@@ -109,6 +123,7 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext, const SECOND: bool>(
         }
     }
     let Some(room) = Room::<SegmentReset>::reserve::<SECOND>() else {
+        let tuple = scratch.tuple.write(Tuple::EMPTY);
         // SAFETY: as above.
         unsafe { segment::fill_tuple::<M>(tuple, skb) };
         tally::sent::<SECOND>(reason, state, BY_SEGMENT, tuple.local_port);
@@ -120,9 +135,9 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext, const SECOND: bool>(
     // not null, and neither is its `sock` where the state says so.
     unsafe {
         let reset = &raw mut (*record).reset;
-        fill_reset(reset, sock as u64, reason, state);
-        segment::fill::<M>(reset, skb);
-        tally::sent_here::<SECOND>(reason, state, (*reset).tuple.local_port);
+        let segment = segment::fill::<M>(reset, skb);
+        fill_reset(reset, sock as u64, reason, state, segment.read);
+        tally::sent_here::<SECOND>(reason, state, segment.local_port);
         let (net, inum) = if state == TIME_WAIT {
             // With the helper: the verifier takes the socket for a full one, and 6.1 and 6.6 have a
             // pointer at that offset of a full one.
@@ -135,10 +150,11 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext, const SECOND: bool>(
         (*reset).tuple.netns = inum;
         (*reset).header.kind = KIND_SEGMENT_RESET;
         // The common case, a connect to a closed port, has no past.
-        if (*reset).tcp_flags & (SYN | ACK) == SYN {
+        if segment.tcp_flags & (SYN | ACK) == SYN {
             room.submit(IF_READ);
             return;
         }
+        let (tuple, known) = scratch.empty();
         *tuple = (*reset).tuple;
         if !history::recall(tuple, net, known) {
             room.submit(IF_READ);
@@ -182,8 +198,9 @@ fn answer<M: Memory, C: EbpfContext, const SECOND: bool>(
     skb: KernelPtr,
     reason: Option<u32>,
     state: u8,
-    Scratch { tuple, known }: &mut Scratch,
+    scratch: &mut Scratch,
 ) {
+    let (tuple, known) = scratch.empty();
     // SAFETY: the hook's socket is full and not null; the others are ours.
     unsafe {
         socket::fill_tuple::<M>(tuple, sock);
@@ -231,8 +248,8 @@ fn answer<M: Memory, C: EbpfContext, const SECOND: bool>(
     // are not null.
     unsafe {
         let reset = &raw mut (*record).reset;
-        fill_reset(reset, sock as u64, reason, state);
-        segment::fill_apart::<M>(reset, skb);
+        let segment = segment::fill_apart::<M>(reset, skb);
+        fill_reset(reset, sock as u64, reason, state, segment.read);
         (*reset).header.kind = KIND_SOCKET_RESET;
         (*reset).tuple.netns = tuple.netns;
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, state);
@@ -240,7 +257,7 @@ fn answer<M: Memory, C: EbpfContext, const SECOND: bool>(
         // full.
         let facts = &raw const (*record).socket;
         let is_full = (*facts).ack_backlog > (*facts).max_ack_backlog;
-        if state == LISTEN && !is_full && (*reset).tcp_flags & (SYN | ACK) != SYN {
+        if state == LISTEN && !is_full && segment.tcp_flags & (SYN | ACK) != SYN {
             *tuple = (*reset).tuple;
             let past = &raw mut (*record).entry;
             if history::recall(tuple, socket::net::<M>(sock), past) && submit_late(reset, past) {
@@ -274,8 +291,9 @@ fn active<M: Memory, C: EbpfContext, const SECOND: bool>(
     sock: KernelPtr,
     reason: Option<u32>,
     state: u8,
-    Scratch { tuple, known }: &mut Scratch,
+    scratch: &mut Scratch,
 ) {
+    let (tuple, known) = scratch.empty();
     maps::count(Stat::OfOwnAccord);
     // SAFETY: the hook's socket is full and not null; the others are ours.
     unsafe {
@@ -297,10 +315,9 @@ fn active<M: Memory, C: EbpfContext, const SECOND: bool>(
     unsafe {
         let reset = &raw mut (*record).reset;
         fill_header(&raw mut (*reset).header, KIND_ACTIVE_RESET, sock as u64);
-        (*reset).flags = 0;
         segment::clear(reset);
         (*reset).tuple = *tuple;
-        fill_reason(reset, reason);
+        fill_reason(reset, reason, 0);
         (*reset).state = state;
         (*reset).substate = 0;
         (*reset).pad = 0;
@@ -329,36 +346,35 @@ fn active<M: Memory, C: EbpfContext, const SECOND: bool>(
     slot.submit(IF_READ);
 }
 
+/// Fills in all but the segment. `read` are the flags that say what of it could be read.
+///
 /// # Safety
 ///
 /// `reset` must be valid for writes.
 #[inline(always)]
-unsafe fn fill_reset(reset: *mut Reset, sock: u64, reason: Option<u32>, state: u8) {
+unsafe fn fill_reset(reset: *mut Reset, sock: u64, reason: Option<u32>, state: u8, read: u8) {
     // SAFETY: the caller's promise.
     unsafe {
         fill_header(&raw mut (*reset).header, KIND_SOCKET_RESET, sock);
-        (*reset).flags = 0;
-        fill_reason(reset, reason);
+        fill_reason(reset, reason, read);
         (*reset).state = state;
         (*reset).substate = 0;
         (*reset).pad = 0;
     }
 }
 
+/// Fills in the reason, and the flags, to which it adds.
+///
 /// # Safety
 ///
 /// `reset` must be valid for writes.
 #[inline(always)]
-unsafe fn fill_reason(reset: *mut Reset, reason: Option<u32>) {
+unsafe fn fill_reason(reset: *mut Reset, reason: Option<u32>, flags: u8) {
+    let (reason, has_reason) = reason.map_or((0, 0), |reason| (reason, HAS_REASON));
     // SAFETY: the caller's promise.
     unsafe {
-        match reason {
-            Some(reason) => {
-                (*reset).reason = reason;
-                (*reset).flags |= HAS_REASON;
-            }
-            None => (*reset).reason = 0,
-        }
+        (*reset).reason = reason;
+        (*reset).flags = flags | has_reason;
     }
 }
 

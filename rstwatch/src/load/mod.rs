@@ -483,7 +483,11 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
         .map_max_entries("CHAINS", history.rows)
         .override_global("LANE_SLOTS", &lane_slots, true)
         .map_max_entries("LANES", lanes.map_or(1, |lanes| lanes.cpus * lanes.places))
-        .override_global("CASTS", &casts.map_or(Casts::NONE, |casts| casts.types), true)
+        .override_global(
+            "CASTS",
+            &casts.map_or(Casts::NONE, |casts| casts.types),
+            true,
+        )
         .load(object.as_bytes())
         .map_err(StartError::from_ebpf)
         .map_err(|error| blame_memlock(error, settings.kernel))
