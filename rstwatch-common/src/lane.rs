@@ -1,6 +1,7 @@
 //! Lanes: where the records that storms consist of reach user space without a lock, a helper or a wake-up.
 //!
-//! Each CPU has one: slots that it fills in turn, and that user space, which maps them, gives back. What
+//! Each CPU has one: slots that it fills in turn, and that user space, which maps them, gives back; how far, the CPU's
+//! [`Desk`](crate::desk::Desk) says. What
 //! finds no room there, or finds user space asleep, goes by the ring buffer as all other records do.
 //!
 //! A refused connect on one host is two records of different length, one after the other. So a slot has two
@@ -30,30 +31,6 @@ plain_data! {
         pub second_jiffies: u32,
         /// The second record.
         pub second: [u64; SECOND_WORDS],
-    }
-    size 256
-}
-
-plain_data! {
-    /// How far a lane is filled and emptied. What each side writes is in cache lines of its own; and so is
-    /// what user space seldom writes.
-    pub struct Ends {
-        /// Halves filled since the start. The CPU's; a half is whole before this counts it.
-        pub filled: u64,
-        /// What [`Ends::emptied`] was when the CPU looked last.
-        pub emptied_then: u64,
-        /// Not zero while a half is being filled: by a program that this one has interrupted.
-        pub busy: u64,
-        /// Nothing.
-        pub of_cpu: [u64; 5],
-        /// Not zero while user space looks into the lane by itself. User space's.
-        pub watched: u64,
-        /// Nothing.
-        pub of_both: [u64; 7],
-        /// Halves emptied since the start. User space's.
-        pub emptied: u64,
-        /// Nothing.
-        pub of_user: [u64; 15],
     }
     size 256
 }

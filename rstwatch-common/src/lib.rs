@@ -2,6 +2,7 @@
 //!
 //! - [`record`]: what the ring buffer carries, and the [`lane`]s, where storms have ways of their own.
 //! - [`entry`]: keys and values of the maps, which records embed as well.
+//! - [`desk`]: what each CPU's hooks have at hand.
 //! - [`tally`]: the counts of all resets, by kind.
 //! - [`filter`]: which of them user space wants to hear of.
 //! - [`layout`]: where the fields of the running kernel's structures are, as read-only globals.
@@ -17,6 +18,7 @@
 
 pub mod cast;
 pub mod claim;
+pub mod desk;
 pub mod entry;
 pub mod filter;
 pub mod lane;
@@ -26,15 +28,13 @@ pub mod stats;
 pub mod tally;
 
 /// The maps that have an element for each CPU; their sizes are up to user space.
-pub const PER_CPU_MAPS: [&str; 8] = [
-    "CLOCK",
+pub const PER_CPU_MAPS: [&str; 6] = [
+    "DESKS",
     "FETCHED",
     "INODES",
-    "LANE_ENDS",
     "RINGS",
     "TAKING",
     "TALLY_QUICK",
-    "TELLING",
 ];
 
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), its terminating NUL included.

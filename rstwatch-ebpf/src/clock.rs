@@ -2,24 +2,9 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::{
-    helpers::{bpf_jiffies64, bpf_ktime_get_ns},
-    macros::map,
-};
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 
-use crate::{memory::barrier, per_cpu::PerCpu};
-
-/// When a CPU has read the clock last.
-#[repr(C)]
-struct Reading {
-    /// `jiffies_64` then, which is never 0 (`INITIAL_JIFFIES`, `include/linux/jiffies.h`).
-    jiffies: u64,
-    /// `bpf_ktime_get_ns` then.
-    ns: u64,
-}
-
-#[map]
-static CLOCK: PerCpu<Reading> = PerCpu::new();
+use crate::{desk, memory::barrier};
 
 /// The time in nanoseconds of `CLOCK_MONOTONIC`, or what it was earlier in the same jiffy: exact where
 /// little happens. Reading the clock waits until all that was loaded before has come, and took 15 % of the
@@ -29,7 +14,7 @@ static CLOCK: PerCpu<Reading> = PerCpu::new();
 pub fn lately() -> u64 {
     // SAFETY: the helper takes no argument.
     let jiffies = unsafe { bpf_jiffies64() };
-    let Some(last) = CLOCK.get() else {
+    let Some(last) = desk::get() else {
         // SAFETY: as above.
         return unsafe { bpf_ktime_get_ns() };
     };
@@ -37,10 +22,10 @@ pub fn lately() -> u64 {
     // one leaves what it has read in the same jiffy, or another jiffy than is looked for next.
     unsafe {
         if read_volatile(&raw const (*last).jiffies) == jiffies {
-            return read_volatile(&raw const (*last).ns);
+            return read_volatile(&raw const (*last).time_ns);
         }
         let ns = bpf_ktime_get_ns();
-        write_volatile(&raw mut (*last).ns, ns);
+        write_volatile(&raw mut (*last).time_ns, ns);
         barrier(last);
         write_volatile(&raw mut (*last).jiffies, jiffies);
         ns

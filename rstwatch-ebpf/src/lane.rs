@@ -19,15 +19,12 @@ use aya_ebpf::{
     maps::Array,
 };
 use rstwatch_common::{
-    lane::{Ends, FIRST_WORDS, SECOND_WORDS, Slot},
+    desk::Desk,
+    lane::{FIRST_WORDS, SECOND_WORDS, Slot},
     record::SegmentReset,
 };
 
-use crate::{globals, maps, memory::barrier, per_cpu::PerCpu};
-
-/// How far each lane is.
-#[map]
-static LANE_ENDS: PerCpu<Ends> = PerCpu::new();
+use crate::{desk, globals, maps, memory::barrier};
 
 /// The slots, lane by lane. The loader sets the size.
 #[map]
@@ -37,8 +34,8 @@ static LANES: Array<Slot> = Array::with_max_entries(1, maps::ALIGNED);
 #[must_use = "the verifier rejects a program that keeps room in the ring"]
 pub struct Room<T> {
     record: *mut T,
-    /// Those of the lane that the room is in; null: it is in the ring.
-    ends: *mut Ends,
+    /// That of the CPU whose lane the room is in; null: it is in the ring.
+    desk: *mut Desk,
     /// What this CPU has written last, if that was in the same slot and jiffy; else null.
     before: *const SegmentReset,
 }
@@ -54,7 +51,7 @@ impl<T: 'static> Room<T> {
         let record = maps::reserve::<T>()?.as_mut_ptr();
         Some(Self {
             record,
-            ends: null_mut(),
+            desk: null_mut(),
             before: null(),
         })
     }
@@ -68,37 +65,37 @@ impl<T: 'static> Room<T> {
         if slots == 0 {
             return None;
         }
-        let ends = LANE_ENDS.get()?;
+        let desk = desk::get()?;
         // SAFETY: the maps gave the pointers; only this CPU writes to its lane, and only one program at a time.
         unsafe {
-            if read_volatile(&raw const (*ends).busy) != 0
-                || read_volatile(&raw const (*ends).watched) == 0
+            if read_volatile(&raw const (*desk).busy) != 0
+                || read_volatile(&raw const (*desk).watched) == 0
             {
                 return None;
             }
-            write_volatile(&raw mut (*ends).busy, 1);
+            write_volatile(&raw mut (*desk).busy, 1);
             // A record that does not fit into a first half leaves it empty.
             let fits = size_of::<T>() <= FIRST_WORDS * 8;
-            let filled = read_volatile(&raw const (*ends).filled) | u64::from(!fits);
+            let filled = read_volatile(&raw const (*desk).filled) | u64::from(!fits);
             // The last half is never filled, so that two are free wherever one is.
             let most = 2 * slots as u64 - 1;
-            if filled.wrapping_sub(read_volatile(&raw const (*ends).emptied_then)) >= most {
-                let emptied = read_volatile(&raw const (*ends).emptied);
-                write_volatile(&raw mut (*ends).emptied_then, emptied);
+            if filled.wrapping_sub(read_volatile(&raw const (*desk).emptied_then)) >= most {
+                let emptied = read_volatile(&raw const (*desk).emptied);
+                write_volatile(&raw mut (*desk).emptied_then, emptied);
                 if filled.wrapping_sub(emptied) >= most {
-                    write_volatile(&raw mut (*ends).busy, 0);
+                    write_volatile(&raw mut (*desk).busy, 0);
                     return None;
                 }
             }
             let slot = bpf_get_smp_processor_id() * slots + ((filled >> 1) as u32 & (slots - 1));
             let Some(slot) = LANES.get_ptr_mut(slot) else {
-                write_volatile(&raw mut (*ends).busy, 0);
+                write_volatile(&raw mut (*desk).busy, 0);
                 return None;
             };
             let jiffies = bpf_jiffies64() as u32;
             let mut before = null();
             if !fits {
-                if read_volatile(&raw const (*ends).filled) & 1 == 0 {
+                if read_volatile(&raw const (*desk).filled) & 1 == 0 {
                     (*slot).first_len = 0;
                 } else if (*slot).first_jiffies == jiffies {
                     before = (&raw const (*slot).first).cast();
@@ -110,7 +107,7 @@ impl<T: 'static> Room<T> {
             (*half).first_jiffies = jiffies;
             Some(Self {
                 record: (&raw mut (*half).first).cast(),
-                ends,
+                desk,
                 before,
             })
         }
@@ -134,15 +131,15 @@ impl<T: 'static> Room<T> {
     pub fn submit(self, flags: u64) {
         // SAFETY: the maps gave the pointers; the slot, or the room in the ring, is this program's until here.
         unsafe {
-            if self.ends.is_null() {
+            if self.desk.is_null() {
                 bpf_ringbuf_submit(self.record.cast(), flags);
                 return;
             }
-            barrier(self.ends);
+            barrier(self.desk);
             let fits = size_of::<T>() <= FIRST_WORDS * 8;
-            let filled = read_volatile(&raw const (*self.ends).filled) | u64::from(!fits);
-            write_volatile(&raw mut (*self.ends).filled, filled + 1);
-            write_volatile(&raw mut (*self.ends).busy, 0);
+            let filled = read_volatile(&raw const (*self.desk).filled) | u64::from(!fits);
+            write_volatile(&raw mut (*self.desk).filled, filled + 1);
+            write_volatile(&raw mut (*self.desk).busy, 0);
         }
     }
 
@@ -151,10 +148,10 @@ impl<T: 'static> Room<T> {
     pub fn discard(self, flags: u64) {
         // SAFETY: as above.
         unsafe {
-            if self.ends.is_null() {
+            if self.desk.is_null() {
                 bpf_ringbuf_discard(self.record.cast(), flags);
             } else {
-                write_volatile(&raw mut (*self.ends).busy, 0);
+                write_volatile(&raw mut (*self.desk).busy, 0);
             }
         }
     }

@@ -11,8 +11,8 @@
 //! - [`tally`], [`filter`]: every reset is counted, and some are told.
 //! - [`socket`], [`segment`], [`netns`], [`task`]: reading what the kernel knows.
 //! - [`clock`]: when it was; [`memory`]: the two ways to read it.
-//! - [`live`], [`history`], [`maps`], [`lane`]: where it is kept and sent, [`per_cpu`]: by each CPU for itself;
-//!   [`globals`]: what user space tells us.
+//! - [`live`], [`history`], [`maps`], [`lane`]: where it is kept and sent; [`per_cpu`], [`desk`]: by each CPU for
+//!   itself; [`globals`]: what user space tells us.
 
 #![no_std]
 #![no_main]
@@ -38,6 +38,7 @@
 )]
 
 mod clock;
+mod desk;
 mod filter;
 mod globals;
 mod history;

@@ -11,14 +11,9 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::macros::map;
-use rstwatch_common::stats::Stat;
+use rstwatch_common::{desk::Desk, stats::Stat};
 
-use crate::{maps, per_cpu::PerCpu};
-
-/// 1 while the first program is telling of a reset on this CPU.
-#[map]
-static TELLING: PerCpu<u64> = PerCpu::new();
+use crate::{desk, maps};
 
 /// The first program begins to tell of a reset; [`told`] ends that. No closure around it all: the compiler
 /// makes that a function, and to call one costs every reset some nanoseconds.
@@ -27,33 +22,35 @@ static TELLING: PerCpu<u64> = PerCpu::new();
 /// counts it as skipped.
 #[inline(always)]
 pub fn interruptible() {
-    maps::count_alone(Stat::Sent);
-    say(1);
+    let desk = desk::get();
+    // SAFETY: the map gave the pointer.
+    desk::count_alone(desk, |desk| unsafe { &raw mut (*desk).sent }, Stat::Sent);
+    say(desk, 1);
 }
 
 /// The first program has told of a reset. Where to say so is looked for again: kept in between, the verifier would go
 /// through all that is in between once with it and once without.
 #[inline(always)]
 pub fn told() {
-    say(0);
+    say(desk::get(), 0);
 }
 
 #[inline(always)]
-fn say(telling: u64) {
-    if let Some(said) = TELLING.get() {
-        // SAFETY: the map gave the pointer, and no other CPU uses it.
-        unsafe { write_volatile(said, telling) };
+fn say(desk: Option<*mut Desk>, telling: u32) {
+    if let Some(desk) = desk {
+        // SAFETY: the map gave the pointer, and no other CPU writes to it.
+        unsafe { write_volatile(&raw mut (*desk).telling, telling) };
     }
 }
 
 /// The second program, with `tell` of a reset. While the first is at another one, it was skipped for this.
 #[inline(always)]
 pub fn interrupting(tell: impl FnOnce()) {
-    let Some(telling) = TELLING.get() else {
+    let Some(desk) = desk::get() else {
         return;
     };
     // SAFETY: the map gave the pointer.
-    if unsafe { read_volatile(telling) } == 0 {
+    if unsafe { read_volatile(&raw const (*desk).telling) } == 0 {
         return;
     }
     maps::count_alone(Stat::Interrupting);

@@ -3,6 +3,7 @@
 
 use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns};
 use rstwatch_common::{
+    desk::Desk,
     entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, MARK_UNTOLD, SocketEntry, Tuple},
     record::{IS_KERNEL, KIND_RECEIVED, KIND_REFUSED, Refused, Reset, SOCK_HELD, SocketReset},
     stats::Stat,
@@ -13,7 +14,7 @@ use super::{
     state::{CLOSE_WAIT, SYN_SENT},
 };
 use crate::{
-    filter, history,
+    desk, filter, history,
     lane::Room,
     live::{self, Place},
     maps,
@@ -24,7 +25,11 @@ use crate::{
 /// The hook. `sock` is a full TCP socket, in its state before the reset.
 #[inline(always)]
 pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
-    maps::count_alone(Stat::Received);
+    let counter = |desk: *mut Desk| {
+        // SAFETY: the map gave the pointer.
+        unsafe { &raw mut (*desk).received }
+    };
+    desk::count_alone(desk::get(), counter, Stat::Received);
     if sock.is_null() {
         return;
     }

@@ -2,82 +2,47 @@
 //!
 //! Reading records out of it in their order is not done here.
 
-use std::{io, mem::offset_of, os::fd::AsRawFd, sync::atomic::AtomicU64};
+use std::{io, os::fd::AsRawFd};
 
 use memmap2::{MmapOptions, MmapRaw};
-use rstwatch_common::lane::{Ends, Slot};
+use rstwatch_common::lane::Slot;
 
-/// Both maps of the lanes. Kept as long as this is.
+use super::Desks;
+
+/// The lanes, and how far each is. Kept as long as this is.
 #[derive(Debug)]
 pub struct LaneMemory {
-    ends: MmapRaw,
+    desks: Desks,
     slots: MmapRaw,
-    cpus: u32,
     /// Of each lane: a power of two.
     places: u32,
 }
 
 impl LaneMemory {
-    /// Maps them. They must have `cpus` elements, and `cpus` times `places`.
+    /// Maps the slots: `places` for each desk.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to map one.
-    pub fn map(
-        ends: &impl AsRawFd,
-        slots: &impl AsRawFd,
-        cpus: u32,
-        places: u32,
-    ) -> io::Result<Self> {
-        let (cpu_count, place_count) = (cpus as usize, places as usize);
-        let bytes = cpu_count * place_count * size_of::<Slot>();
+    /// When the kernel refuses to map them.
+    pub fn map(desks: Desks, slots: &impl AsRawFd, places: u32) -> io::Result<Self> {
+        let bytes = desks.cpus() * places as usize * size_of::<Slot>();
         Ok(Self {
-            ends: MmapOptions::new()
-                .len(cpu_count * size_of::<Ends>())
-                .map_raw(ends.as_raw_fd())?,
+            desks,
             slots: MmapOptions::new()
                 .len(bytes)
                 .map_raw_read_only(slots.as_raw_fd())?,
-            cpus,
             places,
         })
     }
 
-    /// How many lanes there are.
-    pub const fn cpus(&self) -> usize {
-        self.cpus as usize
+    /// How far the lanes are filled and emptied.
+    pub const fn desks(&self) -> &Desks {
+        &self.desks
     }
 
     /// How many halves each of them has.
     pub const fn halves(&self) -> u64 {
         2 * self.places as u64
-    }
-
-    /// Halves that a CPU has filled.
-    pub fn filled(&self, cpu: usize) -> &AtomicU64 {
-        self.end(cpu, offset_of!(Ends, filled))
-    }
-
-    /// Halves of a CPU that have been emptied.
-    pub fn emptied(&self, cpu: usize) -> &AtomicU64 {
-        self.end(cpu, offset_of!(Ends, emptied))
-    }
-
-    /// Not zero while somebody looks into a CPU's lane.
-    pub fn watched(&self, cpu: usize) -> &AtomicU64 {
-        self.end(cpu, offset_of!(Ends, watched))
-    }
-
-    #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins with a page")]
-    fn end(&self, cpu: usize, field: usize) -> &AtomicU64 {
-        assert!(cpu < self.cpus(), "there is no lane {cpu}");
-        // SAFETY: the element of that CPU lies in the mapping, which is there as long as `self` is, and a field
-        // of it is an aligned `u64`. All that other threads and the kernel do with it is to load and to store it
-        // whole.
-        unsafe {
-            let end = self.ends.as_mut_ptr().cast::<Ends>().add(cpu);
-            AtomicU64::from_ptr(end.byte_add(field).cast())
-        }
     }
 
     /// The record in the half that a CPU filled as the one of this number, counted from 0; empty where none
@@ -92,7 +57,7 @@ impl LaneMemory {
     /// When there is no lane `cpu`.
     #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins with a page")]
     pub unsafe fn record(&self, cpu: usize, number: u64) -> &[u64] {
-        assert!(cpu < self.cpus(), "there is no lane {cpu}");
+        assert!(cpu < self.desks.cpus(), "there is no lane {cpu}");
         let place = (number / 2) as usize & (self.places as usize - 1);
         let at = cpu * self.places as usize + place;
         // SAFETY: the slot lies in the mapping; of it only the half is borrowed, which the BPF programs leave alone by

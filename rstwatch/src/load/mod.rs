@@ -1,19 +1,20 @@
 //! Loading the BPF programs and attaching them.
 //!
 //! - [`hook`]: the hooks, and by which means each is attached.
-//! - [`LaneMemory`]: what the programs share with user space beside the rings.
+//! - [`Desks`], [`LaneMemory`]: what the programs share with user space beside the rings.
 //! - [`preflight`]: what must be there first, so that the usual reasons for a failure are said in a
 //!   sentence with the remedy.
 //! - [`trial`]: loads and attaches every program in turn, to see which of them this kernel takes.
 //!
 //! Reading what the programs send is not done here.
 
+mod desks;
 pub mod hook;
 mod lane_memory;
 pub mod preflight;
 pub mod trial;
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 use anyhow::Context as _;
 use aya::{
@@ -40,7 +41,7 @@ use rstwatch_common::{
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use self::hook::{Hook, INTERRUPTING, Means};
-pub use self::lane_memory::LaneMemory;
+pub use self::{desks::Desks, lane_memory::LaneMemory};
 use crate::{
     bpf_object,
     btf::Btf as KernelTypes,
@@ -226,6 +227,7 @@ pub struct Attached {
 pub struct Tracer {
     ebpf: Ebpf,
     stats: PerCpuArray<MapData, u64>,
+    desks: Desks,
     /// The first kinds of each CPU.
     quick: Array<MapData, [[u64; size_of::<QuickTally>() / 8]; QUICK_KINDS]>,
     /// The others by kind, and what had no room there by kind without the port.
@@ -269,6 +271,7 @@ impl Tracer {
             });
         }
         let stats = take_map(&mut ebpf, "STATS")?;
+        let desks = map_desks(&ebpf)?;
         let quick = take_map(&mut ebpf, "TALLY_QUICK")?;
         let tally = [
             take_map(&mut ebpf, "TALLY")?,
@@ -277,6 +280,7 @@ impl Tracer {
         Ok(Self {
             ebpf,
             stats,
+            desks,
             quick,
             tally,
             hooks,
@@ -337,18 +341,14 @@ impl Tracer {
     /// # Errors
     ///
     /// When they cannot be mapped, or were taken already.
-    pub fn take_lanes(&mut self) -> Result<Option<LaneMemory>, StartError> {
-        let Some(LaneSize { cpus, places }) = self.lanes else {
+    pub fn lanes(&self) -> Result<Option<LaneMemory>, StartError> {
+        let Some(LaneSize { places, .. }) = self.lanes else {
             return Ok(None);
         };
-        let [ends, slots] = ["LANE_ENDS", "LANES"].map(|name| match self.ebpf.take_map(name) {
-            Some(Map::Array(map)) => Ok(map),
-            _ => Err(StartError::Object(format!("it has no array {name}"))),
-        });
-        let (ends, slots) = (ends?, slots?);
-        LaneMemory::map(&ends.fd().as_fd(), &slots.fd().as_fd(), cpus, places)
+        let desks = map_desks(&self.ebpf)?;
+        LaneMemory::map(desks, &fd_of(&self.ebpf, "LANES")?, places)
             .map(Some)
-            .map_err(StartError::MapLanes)
+            .map_err(StartError::MapShared)
     }
 
     /// The loaded object, for the BPF side's log.
@@ -363,7 +363,12 @@ impl Tracer {
     /// When the map cannot be read.
     pub fn stat(&self, stat: Stat) -> anyhow::Result<u64> {
         let values = self.stats.get(&stat.index(), 0)?;
-        Ok(values.iter().sum())
+        let on_desks = match stat {
+            Stat::Sent => self.desks.sent(),
+            Stat::Received => self.desks.received(),
+            _ => 0,
+        };
+        Ok(values.iter().sum::<u64>() + on_desks)
     }
 
     /// Every reset that this host sent, as `tcp_send_reset` fired for it, whichever program told of it.
@@ -507,6 +512,18 @@ fn take_map<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, S
     ebpf.take_map(name)
         .and_then(|map| T::try_from(map).ok())
         .ok_or_else(|| StartError::Object(format!("it has no map {name}")))
+}
+
+fn map_desks(ebpf: &Ebpf) -> Result<Desks, StartError> {
+    Desks::map(&fd_of(ebpf, "DESKS")?, possible_cpus()).map_err(StartError::MapShared)
+}
+
+/// The descriptor of an array that is to be mapped.
+fn fd_of<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, StartError> {
+    match ebpf.map(name) {
+        Some(Map::Array(map)) => Ok(map.fd().as_fd()),
+        _ => Err(StartError::Object(format!("it has no array {name}"))),
+    }
 }
 
 /// Attaches `hook` by the first means that works; `loaded` is what became of loading its program for

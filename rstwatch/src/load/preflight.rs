@@ -86,7 +86,7 @@ pub enum StartError {
     #[error(
         "cannot map the memory that the BPF programs share with rstwatch ({0}): is there a limit on this process's address space (`ulimit -v`)?"
     )]
-    MapLanes(#[source] io::Error),
+    MapShared(#[source] io::Error),
     /// The kernel's answer was EPERM though nothing seemed missing.
     #[error(
         "the kernel refused {what} ({source}): a security module, seccomp or the container's runtime forbids bpf(); run it on the host, or allow bpf and perf_event_open"

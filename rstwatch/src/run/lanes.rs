@@ -43,7 +43,7 @@ struct Lane {
 impl Lanes {
     /// Nobody has read from that memory yet.
     pub(super) fn new(memory: LaneMemory) -> Self {
-        let cpus = memory.cpus();
+        let cpus = memory.desks().cpus();
         Self {
             read: vec![Lane::default(); cpus],
             times: vec![NEVER; cpus],
@@ -61,6 +61,7 @@ impl Lanes {
         self.watched = watched;
         for cpu in 0..self.read.len() {
             self.memory
+                .desks()
                 .watched(cpu)
                 .store(watched.into(), Ordering::Release);
         }
@@ -72,7 +73,7 @@ impl Lanes {
         for cpu in 0..self.read.len() {
             self.give_back(cpu);
             // What was written to the slots before is there with it.
-            self.read[cpu].filled = self.memory.filled(cpu).load(Ordering::Acquire);
+            self.read[cpu].filled = self.memory.desks().filled(cpu).load(Ordering::Acquire);
             self.times[cpu] = self.time_of_first(cpu);
         }
         self.earliest = self.find_earliest();
@@ -106,7 +107,7 @@ impl Lanes {
         } = &mut self.read[cpu];
         if *given_back != *emptied {
             *given_back = *emptied;
-            self.memory.emptied(cpu).store(*emptied, Ordering::Release);
+            self.memory.desks().emptied(cpu).store(*emptied, Ordering::Release);
         }
     }
 
@@ -138,9 +139,13 @@ pub(super) mod tests {
     use memmap2::{MmapOptions, MmapRaw};
     use nix::sys::memfd::{MFdFlags, memfd_create};
     use proptest::{collection::vec, prelude::*};
-    use rstwatch_common::lane::{Ends, FIRST_WORDS, SECOND_WORDS, Slot};
+    use rstwatch_common::{
+        desk::Desk,
+        lane::{FIRST_WORDS, SECOND_WORDS, Slot},
+    };
 
     use super::*;
+    use crate::load::Desks;
 
     pub(in crate::run) const CPUS: usize = 2;
 
@@ -149,7 +154,7 @@ pub(super) mod tests {
 
     /// Fills lanes as the BPF programs do (`rstwatch-ebpf/src/lane.rs`).
     pub(in crate::run) struct Filler {
-        ends: MmapRaw,
+        desks: MmapRaw,
         slots: MmapRaw,
     }
 
@@ -160,12 +165,13 @@ pub(super) mod tests {
             file.set_len(bytes as u64).unwrap();
             file
         };
-        let ends = memory(CPUS * size_of::<Ends>());
+        let desks = memory(CPUS * size_of::<Desk>());
         let slots = memory(CPUS * usize::try_from(PLACES).unwrap() * size_of::<Slot>());
         let (cpus, places) = (u32::try_from(CPUS).unwrap(), u32::try_from(PLACES).unwrap());
-        let lanes = Lanes::new(LaneMemory::map(&ends, &slots, cpus, places).unwrap());
+        let memory = LaneMemory::map(Desks::map(&desks, cpus).unwrap(), &slots, places);
+        let lanes = Lanes::new(memory.unwrap());
         let filler = Filler {
-            ends: MmapOptions::new().map_raw(&ends).unwrap(),
+            desks: MmapOptions::new().map_raw(&desks).unwrap(),
             slots: MmapOptions::new().map_raw(&slots).unwrap(),
         };
         (lanes, filler)
@@ -179,9 +185,9 @@ pub(super) mod tests {
             // SAFETY: both lie in their mappings, of which no other thread knows; user space's side only reads what
             // is not written to here.
             unsafe {
-                let ends = self.ends.as_mut_ptr().cast::<Ends>().add(cpu);
-                let filled = (*ends).filled | u64::from(long);
-                if filled - (*ends).emptied >= 2 * PLACES - 1 {
+                let desk = self.desks.as_mut_ptr().cast::<Desk>().add(cpu);
+                let filled = (*desk).filled | u64::from(long);
+                if filled - (*desk).emptied >= 2 * PLACES - 1 {
                     return false;
                 }
                 let at = cpu * usize::try_from(PLACES).unwrap()
@@ -192,7 +198,7 @@ pub(super) mod tests {
                     (*slot).first_len = len;
                     (*slot).first = [time_ns; FIRST_WORDS];
                 } else {
-                    if (*ends).filled % 2 == 0 {
+                    if (*desk).filled % 2 == 0 {
                         (*slot).first_len = 0;
                     }
                     (*slot).second_len = len;
@@ -201,7 +207,7 @@ pub(super) mod tests {
                         (*slot).second_len = u32::try_from(FIRST_WORDS * 8).unwrap();
                     }
                 }
-                (*ends).filled = filled + 1;
+                (*desk).filled = filled + 1;
             }
             true
         }
@@ -277,7 +283,7 @@ pub(super) mod tests {
         for cpu in 0..CPUS {
             #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins with a page")]
             // SAFETY: as in `fill`.
-            let watched = unsafe { (*filler.ends.as_ptr().cast::<Ends>().add(cpu)).watched };
+            let watched = unsafe { (*filler.desks.as_ptr().cast::<Desk>().add(cpu)).watched };
             assert_eq!(watched, 1);
         }
     }

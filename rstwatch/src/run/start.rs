@@ -78,7 +78,7 @@ pub(super) fn start(options: &TraceOptions) -> Result<Started> {
     };
     say_how_it_went(options, &kernel, &tracer, snapshot.len());
     give_back_memory();
-    let rings = Rings::new(tracer.take_rings()?, tracer.take_lanes()?.map(Lanes::new));
+    let rings = Rings::new(tracer.take_rings()?, tracer.lanes()?.map(Lanes::new));
     keep_up();
     // Before any other thread is started: each has its own capabilities.
     privileges::drop_unneeded(|| tracer.stat(Stat::Sent).is_ok())
