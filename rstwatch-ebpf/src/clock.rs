@@ -4,6 +4,8 @@ use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 
+use rstwatch_common::desk::Desk;
+
 use crate::{desk, memory::barrier};
 
 /// The time in nanoseconds of `CLOCK_MONOTONIC`, or what it was earlier in the same jiffy: exact where
@@ -12,12 +14,18 @@ use crate::{desk, memory::barrier};
 /// (`bpf_tracing_func_proto`, `kernel/trace/bpf_trace.c`, 6.18).
 #[inline(always)]
 pub fn lately() -> u64 {
+    match desk::get() {
+        Some(desk) => lately_by(desk),
+        // SAFETY: the helper takes no argument.
+        None => unsafe { bpf_ktime_get_ns() },
+    }
+}
+
+/// The same, for who has the desk at hand.
+#[inline(always)]
+pub fn lately_by(last: *mut Desk) -> u64 {
     // SAFETY: the helper takes no argument.
     let jiffies = unsafe { bpf_jiffies64() };
-    let Some(last) = desk::get() else {
-        // SAFETY: as above.
-        return unsafe { bpf_ktime_get_ns() };
-    };
     // SAFETY: the map gave the pointer; only this CPU writes to it. A program that runs in the middle of this
     // one leaves what it has read in the same jiffy, or another jiffy than is looked for next.
     unsafe {

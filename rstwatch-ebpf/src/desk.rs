@@ -11,18 +11,20 @@ use crate::{maps, per_cpu::PerCpu};
 #[map]
 static DESKS: PerCpu<Desk> = PerCpu::new();
 
-/// This CPU's. `None` for one that user space took for impossible.
+/// This CPU's, which a hook looks for once and hands on. `None` for one that user space took for impossible.
 #[inline(always)]
 pub fn get() -> Option<*mut Desk> {
     DESKS.get()
 }
 
-/// Adds one to a counter that its program alone adds to: to that on the desk, or where there is none among the
-/// others.
+/// This CPU's, for a reset that `fired` counts where there is none: then nothing else is known of it.
 #[inline(always)]
-pub fn count_alone(desk: Option<*mut Desk>, counter: fn(*mut Desk) -> *mut u64, stat: Stat) {
-    match desk {
-        Some(desk) => maps::increment_alone(counter(desk)),
-        None => maps::count_alone(stat),
+pub fn for_reset(fired: Stat) -> Option<*mut Desk> {
+    let desk = get();
+    if desk.is_none() {
+        for stat in [fired, Stat::Untallied, Stat::LostReset] {
+            maps::count(stat);
+        }
     }
+    desk
 }

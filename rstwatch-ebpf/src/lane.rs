@@ -24,7 +24,7 @@ use rstwatch_common::{
     record::SegmentReset,
 };
 
-use crate::{desk, globals, maps, memory::barrier};
+use crate::{globals, maps, memory::barrier};
 
 /// The slots, lane by lane. The loader sets the size.
 #[map]
@@ -41,11 +41,11 @@ pub struct Room<T> {
 }
 
 impl<T: 'static> Room<T> {
-    /// Room for a record in this CPU's lane, or in its ring. In that alone for the `SECOND` program, which is there
+    /// Room for a record in the lane of this CPU, whose desk that is, or in its ring. In that alone for the `SECOND` program, which is there
     /// for few.
     #[inline(always)]
-    pub fn reserve<const SECOND: bool>() -> Option<Self> {
-        if !SECOND && let Some(room) = Self::in_lane() {
+    pub fn reserve<const SECOND: bool>(desk: *mut Desk) -> Option<Self> {
+        if !SECOND && let Some(room) = Self::in_lane(desk) {
             return Some(room);
         }
         let record = maps::reserve::<T>()?.as_mut_ptr();
@@ -59,13 +59,12 @@ impl<T: 'static> Room<T> {
     /// There is none while user space waits to be woken, nor for a program that has interrupted another one that
     /// is filling a half.
     #[inline(always)]
-    fn in_lane() -> Option<Self> {
+    fn in_lane(desk: *mut Desk) -> Option<Self> {
         const { assert!(size_of::<T>() <= SECOND_WORDS * 8) };
         let slots = globals::lane_slots();
         if slots == 0 {
             return None;
         }
-        let desk = desk::get()?;
         // SAFETY: the maps gave the pointers; only this CPU writes to its lane, and only one program at a time.
         unsafe {
             if read_volatile(&raw const (*desk).busy) != 0

@@ -59,15 +59,18 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, FEntryContext, ProbeContext, RawTracePointContext},
 };
 
+use rstwatch_common::desk::Desk;
+
 use crate::memory::{Direct, Probe};
 
 /// `tcp_send_reset(sk, skb[, reason])`: this host sends a RST.
 #[btf_tracepoint(function = "tcp_send_reset")]
 #[inline(always)]
 pub fn btf_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
-    hook::interruptible();
-    btf_sent::<false>(&ctx);
-    hook::told();
+    if let Some(desk) = hook::interruptible() {
+        btf_sent::<false>(&ctx, desk);
+        hook::told(desk);
+    }
     0
 }
 
@@ -75,16 +78,16 @@ pub fn btf_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
 #[btf_tracepoint(function = "tcp_send_reset")]
 #[inline(always)]
 pub fn btf_interrupting_tcp_send_reset(ctx: BtfTracePointContext) -> u32 {
-    hook::interrupting(|| btf_sent::<true>(&ctx));
+    hook::interrupting(|desk| btf_sent::<true>(&ctx, desk));
     0
 }
 
 #[inline(always)]
-fn btf_sent<const SECOND: bool>(ctx: &BtfTracePointContext) {
+fn btf_sent<const SECOND: bool>(ctx: &BtfTracePointContext, desk: *mut Desk) {
     // The verifier rejects a third argument where the tracepoint has two; it prunes the read when
     // the read-only global says so.
     let reason = globals::has_reason().then(|| ctx.arg::<u32>(2));
-    hook::send_reset::<Direct, _, SECOND>(ctx, ctx.arg(0), ctx.arg(1), reason);
+    hook::send_reset::<Direct, _, SECOND>(ctx, desk, ctx.arg(0), ctx.arg(1), reason);
 }
 
 /// `tcp_receive_reset(sk)`: a RST arrived, or data for a closed receiving side.
@@ -115,9 +118,10 @@ pub fn btf_tcp_destroy_sock(ctx: BtfTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 #[inline(always)]
 pub fn raw_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
-    hook::interruptible();
-    raw_sent::<false>(&ctx);
-    hook::told();
+    if let Some(desk) = hook::interruptible() {
+        raw_sent::<false>(&ctx, desk);
+        hook::told(desk);
+    }
     0
 }
 
@@ -125,14 +129,14 @@ pub fn raw_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 #[inline(always)]
 pub fn raw_interrupting_tcp_send_reset(ctx: RawTracePointContext) -> u32 {
-    hook::interrupting(|| raw_sent::<true>(&ctx));
+    hook::interrupting(|desk| raw_sent::<true>(&ctx, desk));
     0
 }
 
 #[inline(always)]
-fn raw_sent<const SECOND: bool>(ctx: &RawTracePointContext) {
+fn raw_sent<const SECOND: bool>(ctx: &RawTracePointContext, desk: *mut Desk) {
     let reason = globals::has_reason().then(|| ctx.arg::<u32>(2));
-    hook::send_reset::<Probe, _, SECOND>(ctx, ctx.arg(0), ctx.arg(1), reason);
+    hook::send_reset::<Probe, _, SECOND>(ctx, desk, ctx.arg(0), ctx.arg(1), reason);
 }
 
 /// As [`btf_tcp_receive_reset`].

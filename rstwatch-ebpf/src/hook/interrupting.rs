@@ -21,31 +21,29 @@ use crate::{desk, maps};
 /// What interrupts it in the few instructions before it says so, or after, is told by neither: the kernel
 /// counts it as skipped.
 #[inline(always)]
-pub fn interruptible() {
-    let desk = desk::get();
+pub fn interruptible() -> Option<*mut Desk> {
+    let desk = desk::for_reset(Stat::Sent)?;
     // SAFETY: the map gave the pointer.
-    desk::count_alone(desk, |desk| unsafe { &raw mut (*desk).sent }, Stat::Sent);
+    maps::increment_alone(unsafe { &raw mut (*desk).sent });
     say(desk, 1);
+    Some(desk)
 }
 
-/// The first program has told of a reset. Where to say so is looked for again: kept in between, the verifier would go
-/// through all that is in between once with it and once without.
+/// The first program has told of a reset.
 #[inline(always)]
-pub fn told() {
-    say(desk::get(), 0);
+pub fn told(desk: *mut Desk) {
+    say(desk, 0);
 }
 
 #[inline(always)]
-fn say(desk: Option<*mut Desk>, telling: u32) {
-    if let Some(desk) = desk {
-        // SAFETY: the map gave the pointer, and no other CPU writes to it.
-        unsafe { write_volatile(&raw mut (*desk).telling, telling) };
-    }
+fn say(desk: *mut Desk, telling: u32) {
+    // SAFETY: the map gave the pointer, and no other CPU writes to it.
+    unsafe { write_volatile(&raw mut (*desk).telling, telling) };
 }
 
 /// The second program, with `tell` of a reset. While the first is at another one, it was skipped for this.
 #[inline(always)]
-pub fn interrupting(tell: impl FnOnce()) {
+pub fn interrupting(tell: impl FnOnce(*mut Desk)) {
     let Some(desk) = desk::get() else {
         return;
     };
@@ -54,5 +52,5 @@ pub fn interrupting(tell: impl FnOnce()) {
         return;
     }
     maps::count_alone(Stat::Interrupting);
-    tell();
+    tell(desk);
 }

@@ -13,6 +13,7 @@ use super::{
     state::{NEW_SYN_RECV, TIME_WAIT},
 };
 use crate::{
+    desk,
     globals::{offset_of_field, present},
     maps,
     memory::{KernelPtr, Memory, probe},
@@ -66,9 +67,13 @@ pub fn old_send_reset<M: Memory, C: EbpfContext, const VERSION: u8>(
         (!sock.is_null() || is_for_this_host::<M, VERSION>(skb)) && draws_an_answer::<M>(skb)
     };
     if answered {
-        maps::count(Stat::Sent);
+        let Some(desk) = desk::for_reset(Stat::Sent) else {
+            return;
+        };
+        // SAFETY: the map gave the pointer.
+        maps::increment(unsafe { &raw mut (*desk).sent });
         let mut scratch = Scratch::new();
-        send_reset::without_socket::<M, C, false>(ctx, sock, skb, None, state, &mut scratch);
+        send_reset::without_socket::<M, C, false>(ctx, desk, sock, skb, None, state, &mut scratch);
     }
 }
 

@@ -25,11 +25,11 @@ use crate::{
 /// The hook. `sock` is a full TCP socket, in its state before the reset.
 #[inline(always)]
 pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
-    let counter = |desk: *mut Desk| {
-        // SAFETY: the map gave the pointer.
-        unsafe { &raw mut (*desk).received }
+    let Some(desk) = desk::for_reset(Stat::Received) else {
+        return;
     };
-    desk::count_alone(desk::get(), counter, Stat::Received);
+    // SAFETY: the map gave the pointer.
+    maps::increment_alone(unsafe { &raw mut (*desk).received });
     if sock.is_null() {
         return;
     }
@@ -37,7 +37,7 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
     if unsafe { socket::state::<M>(sock) } == SYN_SENT
         && let Some((place, entry)) = live::locate::<M>(M::address(sock))
     {
-        refused::<M, C>(ctx, sock, place, entry);
+        refused::<M, C>(ctx, desk, sock, place, entry);
         return;
     }
     // SAFETY: as above.
@@ -124,6 +124,7 @@ pub fn receive_reset<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr) {
 #[inline(always)]
 fn refused<M: Memory, C: EbpfContext>(
     ctx: &C,
+    desk: *mut Desk,
     sock: KernelPtr,
     place: Place,
     entry: *mut SocketEntry,
@@ -144,7 +145,7 @@ fn refused<M: Memory, C: EbpfContext>(
     }
     // SAFETY: as above.
     tuple.netns = unsafe { netns::inode_here::<M>(socket::net::<M>(sock)) };
-    let Some(room) = Room::<Refused>::reserve::<false>() else {
+    let Some(room) = Room::<Refused>::reserve::<false>(desk) else {
         lost(ctx, Stat::LostReset);
         return;
     };

@@ -4,6 +4,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_stack};
 use rstwatch_common::{
+    desk::Desk,
     entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, MARK_UNTOLD, SocketEntry, Tuple},
     record::{
         ActiveReset, HAS_REASON, KIND_ACTIVE_RESET, KIND_LATE_RESET, KIND_SEGMENT_RESET,
@@ -55,12 +56,13 @@ impl Scratch {
     }
 }
 
-/// The hook. `sock` is null, a TIME_WAIT socket or a full one; `skb` is the segment, null when the
+/// The hook. `desk` is this CPU's; `sock` is null, a TIME_WAIT socket or a full one; `skb` is the segment, null when the
 /// host resets of its own accord; `reason` is the kernel's, on 6.10 and later. `SECOND` is the program that may be
 /// in the middle of the first.
 #[inline(always)]
 pub fn send_reset<M: Memory, C: EbpfContext, const SECOND: bool>(
     ctx: &C,
+    desk: *mut Desk,
     sock: KernelPtr,
     skb: KernelPtr,
     reason: Option<u32>,
@@ -68,7 +70,7 @@ pub fn send_reset<M: Memory, C: EbpfContext, const SECOND: bool>(
     let mut scratch = Scratch::new();
     if sock.is_null() {
         if !skb.is_null() {
-            without_socket::<M, C, SECOND>(ctx, sock, skb, reason, 0, &mut scratch);
+            without_socket::<M, C, SECOND>(ctx, desk, sock, skb, reason, 0, &mut scratch);
         }
         return;
     }
@@ -76,7 +78,7 @@ pub fn send_reset<M: Memory, C: EbpfContext, const SECOND: bool>(
     let state = unsafe { socket::state::<M>(sock) };
     if state == TIME_WAIT || state == NEW_SYN_RECV {
         if !skb.is_null() {
-            without_socket::<M, C, SECOND>(ctx, sock, skb, reason, state, &mut scratch);
+            without_socket::<M, C, SECOND>(ctx, desk, sock, skb, reason, state, &mut scratch);
         }
         return;
     }
@@ -106,6 +108,7 @@ fn count_filtered<const SECOND: bool>() {
 #[inline(always)]
 pub(super) fn without_socket<M: Memory, C: EbpfContext, const SECOND: bool>(
     ctx: &C,
+    desk: *mut Desk,
     sock: KernelPtr,
     skb: KernelPtr,
     reason: Option<u32>,
@@ -122,7 +125,7 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext, const SECOND: bool>(
             return;
         }
     }
-    let Some(room) = Room::<SegmentReset>::reserve::<SECOND>() else {
+    let Some(room) = Room::<SegmentReset>::reserve::<SECOND>(desk) else {
         let tuple = scratch.tuple.write(Tuple::EMPTY);
         // SAFETY: as above.
         unsafe { segment::fill_tuple::<M>(tuple, skb) };

@@ -26,9 +26,7 @@ impl Desks {
     pub fn map(desks: &impl AsRawFd, cpus: u32) -> io::Result<Self> {
         let bytes = cpus as usize * size_of::<Desk>();
         Ok(Self {
-            memory: MmapOptions::new()
-                .len(bytes)
-                .map_raw(desks.as_raw_fd())?,
+            memory: MmapOptions::new().len(bytes).map_raw(desks.as_raw_fd())?,
             cpus,
         })
     }

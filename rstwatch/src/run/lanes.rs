@@ -107,7 +107,10 @@ impl Lanes {
         } = &mut self.read[cpu];
         if *given_back != *emptied {
             *given_back = *emptied;
-            self.memory.desks().emptied(cpu).store(*emptied, Ordering::Release);
+            self.memory
+                .desks()
+                .emptied(cpu)
+                .store(*emptied, Ordering::Release);
         }
     }
 
