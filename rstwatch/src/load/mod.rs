@@ -11,6 +11,7 @@
 mod desks;
 pub mod hook;
 mod lane_memory;
+mod patch;
 pub mod preflight;
 pub mod trial;
 
@@ -468,7 +469,7 @@ fn load_object(settings: &Settings<'_>) -> Result<Ebpf, StartError> {
     let lane_slots = lanes.map_or(0, |lanes| lanes.places);
     let log_level = u8::from(settings.log) * u8::MAX;
     let casts = settings.kernel.casts;
-    let object = bpf_object::with_casts(bpf_object::OBJECT, casts.map(|casts| casts.function));
+    let object = patch::with_casts(bpf_object::OBJECT, casts.map(|casts| casts.function))?;
     let mut loader = EbpfLoader::new();
     for map in PER_CPU_MAPS {
         loader.map_max_entries(map, cpus);
