@@ -23,12 +23,14 @@ plain_data! {
         pub jiffies: u64,
         /// `bpf_ktime_get_ns` then.
         pub time_ns: u64,
+        /// The address of the socket whose connect began last, or 0. It may be no socket any more.
+        pub connecting: u64,
         /// Not zero while user space looks into the lane by itself. User space's, which seldom writes it.
-        pub watched: u64,
+        pub watched: u32,
         /// Not zero while a half is being filled: by a program that this one has interrupted.
-        pub busy: u32,
+        pub busy: u16,
         /// Not zero while the first program of `tcp_send_reset` is telling of a reset.
-        pub telling: u32,
+        pub telling: u16,
         /// Nothing: processors fetch lines in pairs.
         pub of_cpu: [u64; 8],
         /// Halves emptied since the start. User space's.

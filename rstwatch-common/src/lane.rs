@@ -21,14 +21,14 @@ plain_data! {
     pub struct Slot {
         /// Length of the first record in bytes; 0: none has fitted in there.
         pub first_len: u32,
-        /// The lower half of `jiffies_64` when it was written.
-        pub first_jiffies: u32,
+        /// Nothing.
+        pub first_pad: u32,
         /// The first record.
         pub first: [u64; FIRST_WORDS],
         /// As of the first one, with the next.
         pub second_len: u32,
-        /// The lower half of `jiffies_64` when it was written.
-        pub second_jiffies: u32,
+        /// Nothing.
+        pub second_pad: u32,
         /// The second record.
         pub second: [u64; SECOND_WORDS],
     }

@@ -108,6 +108,7 @@ layout! {
     bytes_sent: "tcp_sock"."bytes_sent", 8 optional;
     total_retrans: "tcp_sock"."total_retrans", 4 optional;
     srtt_us: "tcp_sock"."srtt_us", 4 optional;
+    tcp_clock_cache: "tcp_sock"."tcp_clock_cache", 8 optional;
     is_mptcp: "tcp_sock"."is_mptcp", 1 optional;
     tw_substate: "inet_timewait_sock"."tw_substate", 1 optional;
     skb_head: "sk_buff"."head", 8;

@@ -7,12 +7,12 @@
 
 use core::{
     mem::offset_of,
-    ptr::{null, null_mut, read_volatile, write_volatile},
+    ptr::{null_mut, read_volatile, write_volatile},
 };
 
 use aya_ebpf::{
     helpers::{
-        bpf_get_smp_processor_id, bpf_jiffies64,
+        bpf_get_smp_processor_id,
         generated::{bpf_ringbuf_discard, bpf_ringbuf_submit},
     },
     macros::map,
@@ -21,7 +21,6 @@ use aya_ebpf::{
 use rstwatch_common::{
     desk::Desk,
     lane::{FIRST_WORDS, SECOND_WORDS, Slot},
-    record::SegmentReset,
 };
 
 use crate::{globals, maps, memory::barrier};
@@ -36,8 +35,6 @@ pub struct Room<T> {
     record: *mut T,
     /// That of the CPU whose lane the room is in; null: it is in the ring.
     desk: *mut Desk,
-    /// What this CPU has written last, if that was in the same slot and jiffy; else null.
-    before: *const SegmentReset,
 }
 
 impl<T: 'static> Room<T> {
@@ -52,7 +49,6 @@ impl<T: 'static> Room<T> {
         Some(Self {
             record,
             desk: null_mut(),
-            before: null(),
         })
     }
 
@@ -91,23 +87,15 @@ impl<T: 'static> Room<T> {
                 write_volatile(&raw mut (*desk).busy, 0);
                 return None;
             };
-            let jiffies = bpf_jiffies64() as u32;
-            let mut before = null();
-            if !fits {
-                if read_volatile(&raw const (*desk).filled) & 1 == 0 {
-                    (*slot).first_len = 0;
-                } else if (*slot).first_jiffies == jiffies {
-                    before = (&raw const (*slot).first).cast();
-                }
+            if !fits && read_volatile(&raw const (*desk).filled) & 1 == 0 {
+                (*slot).first_len = 0;
             }
             // Calculated: for each branch the verifier would go through the rest again.
             let half = slot.byte_add((filled & 1) as usize * offset_of!(Slot, second_len));
             (*half).first_len = size_of::<T>() as u32;
-            (*half).first_jiffies = jiffies;
             Some(Self {
                 record: (&raw mut (*half).first).cast(),
                 desk,
-                before,
             })
         }
     }
@@ -116,13 +104,6 @@ impl<T: 'static> Room<T> {
     #[inline(always)]
     pub fn record(&self) -> *mut T {
         self.record
-    }
-
-    /// What this CPU has put into its lane last, in the same jiffy, if that is known. Of the shorter records there is one
-    /// type only.
-    #[inline(always)]
-    pub fn before(&self) -> Option<*const SegmentReset> {
-        (!self.before.is_null()).then_some(self.before)
     }
 
     /// Hands the record, which has been written whole, over to user space. `flags` are for the ring.

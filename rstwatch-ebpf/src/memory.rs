@@ -1,7 +1,7 @@
 //! The two ways to read kernel memory: directly, through pointers that the verifier knows the type
 //! of, and with `bpf_probe_read_kernel`, through any pointer.
 
-use core::{arch::asm, ffi::c_void};
+use core::{arch::asm, ffi::c_void, ptr::null};
 
 use aya_ebpf::{
     helpers::{
@@ -55,6 +55,10 @@ pub trait Memory {
     /// `sock` must be a non-null socket argument of the hook, and not that of another protocol, a request or
     /// one in TIME_WAIT.
     unsafe fn tcp_sock(sock: KernelPtr) -> KernelPtr;
+
+    /// The TCP socket at an address; null where that is not to be read without a call. There may be none any more: then
+    /// what is read through it is anything.
+    fn tcp_sock_at(address: u64) -> KernelPtr;
 
     /// The address that a socket argument of the hook is, as a number to calculate with.
     fn address(sock: KernelPtr) -> u64;
@@ -122,6 +126,16 @@ impl Memory for Direct {
     }
 
     #[inline(always)]
+    fn tcp_sock_at(address: u64) -> KernelPtr {
+        let id = globals::tcp_sock_id();
+        if id == 0 {
+            return null();
+        }
+        // SAFETY: the kernel handles faults in loads through such pointers; the caller knows what it may read.
+        unsafe { cast(address as KernelPtr, id) }
+    }
+
+    #[inline(always)]
     fn address(sock: KernelPtr) -> u64 {
         number(sock)
     }
@@ -156,6 +170,11 @@ impl Memory for Probe {
     #[inline(always)]
     unsafe fn tcp_sock(sock: KernelPtr) -> KernelPtr {
         sock
+    }
+
+    #[inline(always)]
+    fn tcp_sock_at(_address: u64) -> KernelPtr {
+        null()
     }
 
     #[inline(always)]

@@ -32,6 +32,19 @@ pub struct Segment {
     pub tcp_flags: u8,
     /// The port that it came for, in host byte order; or 0.
     pub local_port: u16,
+    /// The port that it came from.
+    pub remote_port: u16,
+    /// Its sequence number.
+    pub seq: u32,
+}
+
+/// The first two of them.
+#[derive(Clone, Copy)]
+pub struct Flags {
+    /// As [`Segment`]'s.
+    pub read: u8,
+    /// As [`Segment`]'s.
+    pub tcp_flags: u8,
 }
 
 /// Fills in the segment and, from it, the connection as this host sees it: the segment's
@@ -52,6 +65,8 @@ pub unsafe fn fill<M: Memory>(reset: *mut Reset, skb: KernelPtr) -> Segment {
                 read: READ_FAILED,
                 tcp_flags: read_volatile(&raw const (*reset).tcp_flags),
                 local_port: read_volatile(&raw const (*reset).tuple.local_port),
+                remote_port: read_volatile(&raw const (*reset).tuple.remote_port),
+                seq: read_volatile(&raw const (*reset).seq),
             };
         }
         headers.fill_tuple(&raw mut (*reset).tuple);
@@ -62,6 +77,8 @@ pub unsafe fn fill<M: Memory>(reset: *mut Reset, skb: KernelPtr) -> Segment {
         read: HAS_SEGMENT,
         tcp_flags: headers.tcp.0[13],
         local_port: be16(&headers.tcp, 2),
+        remote_port: be16(&headers.tcp, 0),
+        seq: be32(&headers.tcp, 4),
     }
 }
 
@@ -71,9 +88,12 @@ pub unsafe fn fill<M: Memory>(reset: *mut Reset, skb: KernelPtr) -> Segment {
 ///
 /// As [`fill`].
 #[inline(never)]
-pub unsafe fn fill_apart<M: Memory>(reset: *mut Reset, skb: KernelPtr) -> Segment {
+pub unsafe fn fill_apart<M: Memory>(reset: *mut Reset, skb: KernelPtr) -> Flags {
     // SAFETY: the caller's promise.
-    unsafe { fill::<M>(reset, skb) }
+    let Segment {
+        read, tcp_flags, ..
+    } = unsafe { fill::<M>(reset, skb) };
+    Flags { read, tcp_flags }
 }
 
 /// Fills in the connection alone. Leaves it as it is when the headers cannot be read.

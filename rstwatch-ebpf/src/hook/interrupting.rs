@@ -36,7 +36,7 @@ pub fn told(desk: *mut Desk) {
 }
 
 #[inline(always)]
-fn say(desk: *mut Desk, telling: u32) {
+fn say(desk: *mut Desk, telling: u16) {
     // SAFETY: the map gave the pointer, and no other CPU writes to it.
     unsafe { write_volatile(&raw mut (*desk).telling, telling) };
 }

@@ -14,7 +14,7 @@ use super::{
     state::{CLOSE_WAIT, SYN_SENT},
 };
 use crate::{
-    desk, filter, history,
+    clock, desk, filter, history,
     lane::Room,
     live::{self, Place},
     maps,
@@ -149,7 +149,9 @@ fn refused<M: Memory, C: EbpfContext>(
         lost(ctx, Stat::LostReset);
         return;
     };
-    let time_ns = time_of(&room, &tuple);
+    // SAFETY: as above. TCP has read it for the segment that carries the reset (`tcp_rcv_state_process`).
+    let time_ns =
+        unsafe { clock::of_socket::<M>(desk, sock).unwrap_or_else(|| bpf_ktime_get_ns()) };
     let record = room.record();
     // SAFETY: the ring gave room for a whole record; every field is written. The map gave `entry`,
     // and the hook's socket is not null.
@@ -165,25 +167,6 @@ fn refused<M: Memory, C: EbpfContext>(
     }
     room.submit(IF_READ);
     live::forget_at(address, place);
-}
-
-/// When the reset that refuses a connect is received: when it was sent, where that is what this CPU told of last, and
-/// in the same jiffy. A host refuses its own connects within a few microseconds, in the same softirq; and reading the
-/// clock twice is a twentieth of what a refused connect costs.
-#[inline(always)]
-fn time_of(room: &Room<Refused>, tuple: &Tuple) -> u64 {
-    if let Some(sent) = room.before() {
-        // SAFETY: it lies in the lane, beside the room.
-        let (time_ns, local, remote) = unsafe {
-            let Reset { header, tuple, .. } = &(*sent).reset;
-            (header.time_ns, tuple.local_port, tuple.remote_port)
-        };
-        if local == tuple.remote_port && remote == tuple.local_port {
-            return time_ns;
-        }
-    }
-    // SAFETY: the helper takes no argument.
-    unsafe { bpf_ktime_get_ns() }
 }
 
 /// # Safety

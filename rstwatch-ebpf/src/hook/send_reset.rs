@@ -2,7 +2,10 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_stack};
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_ktime_get_ns, generated::bpf_get_stack},
+};
 use rstwatch_common::{
     desk::Desk,
     entry::{MARK_AWAIT_CLOSE, MARK_MAYBE_DATA, MARK_RESET, MARK_UNTOLD, SocketEntry, Tuple},
@@ -15,11 +18,11 @@ use rstwatch_common::{
 };
 
 use super::{
-    IF_READ, NO_WAKEUP, awaits_close, copy_entry, fill_header, is_closing, lost,
+    IF_READ, NO_WAKEUP, awaits_close, copy_entry, fill_header, fill_header_at, is_closing, lost,
     state::{CLOSE, LISTEN, NEW_SYN_RECV, TIME_WAIT},
 };
 use crate::{
-    filter,
+    clock, filter,
     globals::offset_of_field,
     history,
     lane::Room,
@@ -139,7 +142,8 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext, const SECOND: bool>(
     unsafe {
         let reset = &raw mut (*record).reset;
         let segment = segment::fill::<M>(reset, skb);
-        fill_reset(reset, sock as u64, reason, state, segment.read);
+        let time_ns = clock::of_segment::<M>(desk, &segment);
+        fill_reset(reset, sock as u64, reason, state, segment.read, time_ns);
         tally::sent_here::<SECOND>(reason, state, segment.local_port);
         let (net, inum) = if state == TIME_WAIT {
             // With the helper: the verifier takes the socket for a full one, and 6.1 and 6.6 have a
@@ -252,7 +256,8 @@ fn answer<M: Memory, C: EbpfContext, const SECOND: bool>(
     unsafe {
         let reset = &raw mut (*record).reset;
         let segment = segment::fill_apart::<M>(reset, skb);
-        fill_reset(reset, sock as u64, reason, state, segment.read);
+        let time_ns = bpf_ktime_get_ns();
+        fill_reset(reset, sock as u64, reason, state, segment.read, time_ns);
         (*reset).header.kind = KIND_SOCKET_RESET;
         (*reset).tuple.netns = tuple.netns;
         socket::fill_facts::<M>(&raw mut (*record).socket, sock, state);
@@ -355,10 +360,17 @@ fn active<M: Memory, C: EbpfContext, const SECOND: bool>(
 ///
 /// `reset` must be valid for writes.
 #[inline(always)]
-unsafe fn fill_reset(reset: *mut Reset, sock: u64, reason: Option<u32>, state: u8, read: u8) {
+unsafe fn fill_reset(
+    reset: *mut Reset,
+    sock: u64,
+    reason: Option<u32>,
+    state: u8,
+    read: u8,
+    time_ns: u64,
+) {
     // SAFETY: the caller's promise.
     unsafe {
-        fill_header(&raw mut (*reset).header, KIND_SOCKET_RESET, sock);
+        fill_header_at(&raw mut (*reset).header, KIND_SOCKET_RESET, sock, time_ns);
         fill_reason(reset, reason, read);
         (*reset).state = state;
         (*reset).substate = 0;

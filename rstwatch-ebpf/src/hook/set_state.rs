@@ -4,6 +4,8 @@
 //! state before CLOSE alone, and leave at once where they belong to the normal end of a
 //! connection that nothing is known about.
 
+use core::ptr::write_volatile;
+
 use aya_ebpf::EbpfContext;
 use rstwatch_common::{
     entry::{
@@ -19,7 +21,7 @@ use super::{
     state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
 };
 use crate::{
-    clock, filter, history, live, maps,
+    clock, desk, filter, history, live, maps,
     memory::{KernelPtr, Memory},
     socket, task,
 };
@@ -70,7 +72,16 @@ fn opened<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, via: u8) {
     let Some((place, entry)) = live::open::<M, C>(ctx, address) else {
         return;
     };
-    let now_ns = clock::lately();
+    let now_ns = match desk::get() {
+        Some(desk) => {
+            if via == VIA_CONNECT {
+                // SAFETY: the map gave the pointer.
+                unsafe { write_volatile(&raw mut (*desk).connecting, address) };
+            }
+            clock::lately_by(desk)
+        }
+        None => clock::lately(),
+    };
     // SAFETY: the entry is this program's; every field is written.
     unsafe {
         task::fill_current::<M>(&raw mut (*entry).owner, now_ns);
@@ -304,6 +315,7 @@ fn report_listener<M: Memory, C: EbpfContext>(ctx: &C, sock: KernelPtr, kind: u1
     // SAFETY: the ring gave room for a whole record; every field is written.
     unsafe {
         fill_header(&raw mut (*record).header, kind, sock as u64);
+        clock::listeners_change((*record).header.time_ns);
         socket::fill_tuple::<M>(&raw mut (*record).tuple, sock);
         task::fill_current::<M>(&raw mut (*record).task, (*record).header.time_ns);
         (*record).inode = socket::inode::<M>(sock);

@@ -4,7 +4,7 @@ use std::{
     io,
     mem::offset_of,
     os::fd::AsRawFd,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -47,8 +47,10 @@ impl Desks {
     }
 
     /// Not zero while somebody looks into a CPU's lane.
-    pub fn watched(&self, cpu: usize) -> &AtomicU64 {
-        self.word(cpu, offset_of!(Desk, watched))
+    pub fn watched(&self, cpu: usize) -> &AtomicU32 {
+        let watched = self.field(cpu, offset_of!(Desk, watched));
+        // SAFETY: as `word`'s, of an aligned `u32`.
+        unsafe { AtomicU32::from_ptr(watched.cast()) }
     }
 
     /// Resets that `tcp_send_reset` has fired for, on all CPUs.
@@ -66,15 +68,20 @@ impl Desks {
         counts.sum()
     }
 
-    #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins with a page")]
     fn word(&self, cpu: usize, field: usize) -> &AtomicU64 {
+        let word = self.field(cpu, field);
+        // SAFETY: it is an aligned `u64` in the mapping, which is there as long as `self` is. All that other threads
+        // and the kernel do with it is to load and to store it whole.
+        unsafe { AtomicU64::from_ptr(word.cast()) }
+    }
+
+    #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins with a page")]
+    fn field(&self, cpu: usize, field: usize) -> *mut Desk {
         assert!(cpu < self.cpus(), "there is no CPU {cpu}");
-        // SAFETY: the element of that CPU lies in the mapping, which is there as long as `self` is, and a field
-        // of it is an aligned `u64`. All that other threads and the kernel do with it is to load and to store it
-        // whole.
+        // SAFETY: the element of that CPU lies in the mapping, and the field in it.
         unsafe {
             let desk = self.memory.as_mut_ptr().cast::<Desk>().add(cpu);
-            AtomicU64::from_ptr(desk.byte_add(field).cast())
+            desk.byte_add(field)
         }
     }
 }
