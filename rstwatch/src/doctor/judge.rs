@@ -418,7 +418,7 @@ mod tests {
     };
     use crate::{
         btf::Btf,
-        kernel::{layout, reasons},
+        kernel::{casts::KernelCasts, layout, reasons},
         load::hook::Means,
     };
 
@@ -430,6 +430,7 @@ mod tests {
             missing,
             hooks: layout::hooks(&types),
             reasons: reasons::Reasons::from_btf(&types),
+            casts: KernelCasts::from_btf(&types),
         }
     }
 

@@ -39,14 +39,14 @@ pub fn of_field(field: &Field) -> Option<&'static str> {
         return Some("rstwatch cannot work");
     }
     Some(match (field.structure, field.member) {
-        // Other fields tell the same: the socket's inode, and who else refers to its file. The rest
+        // Other fields tell the same: the socket's inode, and who else refers to its file; and so does the clock. The rest
         // stands for what this kernel was built without, or does not have yet.
         ("sock", "sk_ino" | "sk_cgrp_data.cgroup" | "sk_cgrp_data.is_data")
         | ("file", "f_count" | "f_ref")
         | ("sock_common", "skc_v6_daddr" | "skc_v6_rcv_saddr" | "skc_net.net")
         | ("net_device", "nd_net.net")
         | ("net", "net_cookie")
-        | ("tcp_sock", "is_mptcp" | "md5sig_info" | "ao_info")
+        | ("tcp_sock", "is_mptcp" | "md5sig_info" | "ao_info" | "tcp_clock_cache")
         | ("rt6_info", "rt6i_flags") => return None,
         ("cgroup" | "kernfs_node", _) => {
             "resets of processes that have gone have no unit or container"

@@ -264,6 +264,7 @@ mod tests {
         ("tcp_sock.bytes_sent", [1448, 1488, 1608, 1544, 1616]),
         ("tcp_sock.total_retrans", [2104, 2144, 2216, 2200, 2304]),
         ("tcp_sock.srtt_us", [1632, 1672, 1728, 1680, 1784]),
+        ("tcp_sock.tcp_clock_cache", [1616, 1656, 1696, 1648, 1752]),
         ("tcp_sock.is_mptcp", [ABSENT, 2220, 2272, 2252, 2356]),
         ("inet_timewait_sock.tw_substate", [140, 140, 140, 140, 140]),
         ("sk_buff.head", [192, 200, 200, 192, 200]),

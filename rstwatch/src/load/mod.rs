@@ -22,7 +22,6 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
     programs::{Program, ProgramError},
-    util::nr_cpus,
 };
 use foldhash::{HashMap, HashMapExt as _};
 use nix::{
@@ -195,13 +194,20 @@ impl LaneSize {
     }
 }
 
-/// How many CPUs this host may ever have. One too many costs little; too few, and what the others
-/// close is not remembered.
+/// The highest number that a CPU of this host may ever have, and one. One too many costs little; of a reset on one that is
+/// left out nothing but the count is known.
 fn possible_cpus() -> u32 {
+    const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
     const MOST_LIKELY: u32 = 64;
-    nr_cpus().map_or(MOST_LIKELY, |cpus| {
-        u32::try_from(cpus).unwrap_or(MOST_LIKELY)
-    })
+    let possible = std::fs::read_to_string(POSSIBLE).ok();
+    let last = possible.and_then(|numbers| last_of_list(&numbers));
+    last.map_or(MOST_LIKELY, |last| last + 1)
+}
+
+/// The last number of a list of ranges such as `0-3,8` (`cpulist_parse`, `include/linux/cpumask.h`), which
+/// stand in order.
+fn last_of_list(numbers: &str) -> Option<u32> {
+    numbers.trim().rsplit([',', '-']).next()?.parse().ok()
 }
 
 /// The size of a page: what a ring has at least.
@@ -596,6 +602,16 @@ pub fn raise_memlock_limit() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_cpu_of_a_list_is_found() {
+        let lists = [("0\n", 0), ("0-3\n", 3), ("0,2-5,8\n", 8), ("0-3,8-11", 11)];
+        for (list, last) in lists {
+            assert_eq!(last_of_list(list), Some(last), "{list:?}");
+        }
+        assert_eq!(last_of_list("\n"), None);
+        assert!(possible_cpus() > 0);
+    }
 
     #[test]
     fn the_history_is_shared_out_among_the_cpus() {
