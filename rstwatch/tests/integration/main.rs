@@ -22,3 +22,4 @@ mod storm;
 mod top;
 mod tracer;
 mod users;
+mod when;
