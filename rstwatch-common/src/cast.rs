@@ -1,8 +1,7 @@
 //! Typed pointers out of plain ones, where the kernel has `bpf_rdonly_cast` (6.2 and later; `kernel/bpf/helpers.c`).
 //!
 //! Through a pointer that the verifier knows the type of, a program loads by itself. Any other one needs a call
-//! of `bpf_probe_read_kernel`, which calls others in turn: some 35 ns for a segment's headers, instead of ten for
-//! the loads. The function itself costs nothing: the verifier puts a move in its place.
+//! of `bpf_probe_read_kernel`, which calls others in turn: 35 ns more for a segment's headers. The function itself costs nothing: the verifier puts a move in its place.
 //!
 //! A program calls it by its id in the kernel's type information, which is another one in each kernel. So the
 //! programs are compiled with [`PLACEHOLDER`], which user space replaces before it loads them.

@@ -38,8 +38,8 @@ pub struct Room<T> {
 }
 
 impl<T: 'static> Room<T> {
-    /// Room for a record in the lane of this CPU, whose desk that is, or in its ring. In that alone for the `SECOND` program, which is there
-    /// for few.
+    /// Room for a record in the lane of this CPU, whose desk that is, or in its ring. In that alone for the `SECOND`
+    /// program, which is there for few.
     #[inline(always)]
     pub fn reserve<const SECOND: bool>(desk: *mut Desk) -> Option<Self> {
         if !SECOND && let Some(room) = Self::in_lane(desk) {

@@ -40,7 +40,7 @@ pub trait Memory {
     /// direct reads; for probed ones a wrong address gives zero and is counted.
     unsafe fn read<T: Copy + Default>(base: KernelPtr, offset: u16) -> T;
 
-    /// Copies what is at `from`, whatever it is: four times a number of bytes. Returns whether it could; typed loads may
+    /// Copies what is at `from`, whatever it is: a multiple of four bytes. Returns whether it could; typed loads may
     /// say so and give zeros.
     fn copy<const N: usize>(from: KernelPtr, to: &mut [u8; N]) -> bool;
 

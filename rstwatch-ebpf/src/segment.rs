@@ -22,8 +22,8 @@ const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 const TCP_HEADER: usize = 20;
 
-/// What the hooks themselves go by. They do not read it from the record: what has just been written is, once it has left the
-/// processor's own memory of it, there again when the cache line has come.
+/// What the hooks themselves go by. They do not read it from the record: the record's cache lines are still on their way
+/// when it is written, and a load would wait for them.
 #[derive(Clone, Copy)]
 pub struct Segment {
     /// The flags of a record that say whether the segment could be read.
@@ -48,14 +48,13 @@ pub struct Flags {
 }
 
 /// Fills in the segment and, from it, the connection as this host sees it: the segment's
-/// destination is local. Leaves the record's flags alone.
+/// destination is local. Leaves the record's flags alone. `headers` is room for what is read.
 ///
 /// # Safety
 ///
 /// `reset` must be valid for writes, `skb` be a non-null `sk_buff` argument of the hook.
 #[inline(always)]
-pub unsafe fn fill<M: Memory>(reset: *mut Reset, skb: KernelPtr) -> Segment {
-    let mut headers = Headers::NONE;
+pub unsafe fn fill<M: Memory>(reset: *mut Reset, skb: KernelPtr, headers: &mut Headers) -> Segment {
     // SAFETY: the caller's promise.
     unsafe {
         if !headers.read::<M>(skb) {
@@ -89,10 +88,11 @@ pub unsafe fn fill<M: Memory>(reset: *mut Reset, skb: KernelPtr) -> Segment {
 /// As [`fill`].
 #[inline(never)]
 pub unsafe fn fill_apart<M: Memory>(reset: *mut Reset, skb: KernelPtr) -> Flags {
+    let mut headers = Headers::NONE;
     // SAFETY: the caller's promise.
     let Segment {
         read, tcp_flags, ..
-    } = unsafe { fill::<M>(reset, skb) };
+    } = unsafe { fill::<M>(reset, skb, &mut headers) };
     Flags { read, tcp_flags }
 }
 
@@ -114,10 +114,12 @@ pub unsafe fn fill_tuple<M: Memory>(tuple: *mut Tuple, skb: KernelPtr) {
 
 /// Bytes that begin with a double word: the compiler would put words of others together byte by byte.
 #[repr(C, align(8))]
+#[derive(Clone, Copy)]
 struct Bytes<const N: usize>([u8; N]);
 
 /// A segment's headers, as they came.
-struct Headers {
+#[derive(Clone, Copy)]
+pub struct Headers {
     /// The IP header, and what follows.
     ip: Bytes<HEADERS>,
     /// The TCP header.
@@ -127,7 +129,7 @@ struct Headers {
 }
 
 impl Headers {
-    const NONE: Self = Self {
+    pub const NONE: Self = Self {
         ip: Bytes([0; HEADERS]),
         tcp: Bytes([0; TCP_HEADER]),
         ip_len: 0,

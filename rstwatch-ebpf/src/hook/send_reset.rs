@@ -28,7 +28,9 @@ use crate::{
     lane::Room,
     live, maps,
     memory::{KernelPtr, Memory, Probe, read_if_present},
-    netns, segment, socket, tally, task,
+    netns,
+    segment::{self, Headers},
+    socket, tally, task,
 };
 
 /// TCP flag bits SYN and ACK.
@@ -39,23 +41,38 @@ const ACK: u8 = 0x10;
 /// it, so whoever does makes it empty first.
 pub(super) struct Scratch {
     tuple: MaybeUninit<Tuple>,
-    known: MaybeUninit<SocketEntry>,
+    later: MaybeUninit<Later>,
+}
+
+/// What is known of a connection, or before that is asked, a segment's headers.
+#[derive(Clone, Copy)]
+union Later {
+    known: SocketEntry,
+    headers: Headers,
 }
 
 impl Scratch {
     pub(super) const fn new() -> Self {
         Self {
             tuple: MaybeUninit::uninit(),
-            known: MaybeUninit::uninit(),
+            later: MaybeUninit::uninit(),
         }
     }
 
     #[inline(always)]
     fn empty(&mut self) -> (&mut Tuple, &mut SocketEntry) {
-        (
-            self.tuple.write(Tuple::EMPTY),
-            self.known.write(SocketEntry::EMPTY),
-        )
+        let known = SocketEntry::EMPTY;
+        let later = self.later.write(Later { known });
+        // SAFETY: it has just been written.
+        (self.tuple.write(Tuple::EMPTY), unsafe { &mut later.known })
+    }
+
+    #[inline(always)]
+    fn headers(&mut self) -> &mut Headers {
+        let headers = Headers::NONE;
+        let later = self.later.write(Later { headers });
+        // SAFETY: it has just been written.
+        unsafe { &mut later.headers }
     }
 }
 
@@ -141,7 +158,7 @@ pub(super) fn without_socket<M: Memory, C: EbpfContext, const SECOND: bool>(
     // not null, and neither is its `sock` where the state says so.
     unsafe {
         let reset = &raw mut (*record).reset;
-        let segment = segment::fill::<M>(reset, skb);
+        let segment = segment::fill::<M>(reset, skb, scratch.headers());
         let time_ns = clock::of_segment::<M>(desk, &segment);
         fill_reset(reset, sock as u64, reason, state, segment.read, time_ns);
         tally::sent_here::<SECOND>(reason, state, segment.local_port);
