@@ -183,9 +183,10 @@ impl LaneSize {
     /// The least for a CPU. What a lane has no room for goes by the ring.
     const FEWEST: u32 = 64;
 
-    /// In at most half as many bytes as the rings have, on a host that may have `cpus`.
+    /// In at most an eighth of the bytes that the rings have, on a host that may have `cpus`: 2,048 slots of each
+    /// of two are a storm of some 25 ms, and the reader looks every millisecond.
     fn new(ring_bytes: u32, cpus: u32) -> Self {
-        let room = ring_bytes as usize / 2 / cpus as usize / size_of::<Slot>();
+        let room = ring_bytes as usize / 8 / cpus as usize / size_of::<Slot>();
         let room = u32::try_from(room).unwrap_or(u32::MAX).max(Self::FEWEST);
         Self {
             cpus,
@@ -611,6 +612,15 @@ mod tests {
         }
         assert_eq!(last_of_list("\n"), None);
         assert!(possible_cpus() > 0);
+    }
+
+    #[test]
+    fn the_lanes_are_an_eighth_of_the_rings() {
+        let places = |ring_bytes, cpus| LaneSize::new(ring_bytes, cpus).places;
+        assert_eq!(places(8 << 20, 2), 2_048);
+        assert_eq!(places(8 << 20, 3), 1_024);
+        assert_eq!(places(8 << 20, 128), LaneSize::FEWEST);
+        assert_eq!(places(4 << 10, 1), LaneSize::FEWEST);
     }
 
     #[test]
